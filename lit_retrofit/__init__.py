@@ -1,0 +1,1 @@
+"""Turns a small multilingual embedding model into a strong retriever."""

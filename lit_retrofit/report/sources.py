@@ -1,0 +1,175 @@
+"""What training and mining left behind: the training card, the loss by step, the mining summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_retrofit.errors import UserError
+
+_NUMBER = (int, float)
+_ANEW = "write the file anew, or leave it out"
+_SETTINGS = ("encoder", "objective", "optimizer", "sampling")
+Points = tuple[tuple[int, float], ...]
+Settings = list[tuple[str, list[tuple[str, Any]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class LossLog:
+    """The columns of ``metrics.csv`` that the page shows.
+
+    Attributes:
+        loss: (step, train/loss), by step.
+        validation: (step, val/nDCG@10), by step.
+        notes: what is missing or was left out, a sentence each.
+    """
+
+    loss: Points
+    validation: Points
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A run of ``fit``.
+
+    Attributes:
+        folder: as the user named it.
+        card: the content of ``training.json``.
+        log: from ``metrics.csv``.
+    """
+
+    folder: Path
+    card: dict[str, Any]
+    log: LossLog
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Training records per language; records that name none count as "unknown"."""
+        return self.card["data"]["languages"]
+
+    @property
+    def trained(self) -> frozenset[str] | None:
+        """The languages trained on; None where no record names one."""
+        return frozenset(self.languages.keys() - {"unknown"}) or None
+
+    @property
+    def settings(self) -> Settings:
+        """Each group of options, flat: ``[("encoder", [("lora.r", 16), …]), …]``."""
+        groups: Settings = [(name, list(_flat(self.card.get(name) or {}))) for name in _SETTINGS]
+        rest = [
+            (name, self.card[name]) for name in ("precision", "kept_tokens", "epochs") if name in self.card
+        ]
+        return [(name, values) for name, values in [*groups, ("trainer", rest)] if values]
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def read_training(folder: Path) -> TrainingRun:
+    """Reads a run folder of ``fit``. A missing or damaged log of the loss is noted, not an error.
+
+    Raises:
+        UserError: no such folder, or its ``training.json`` (which says what was trained on) is missing
+            or damaged.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the --output folder of lit-retrofit fit")
+    path = folder / "training.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: the fit did not end; run it to its end, or leave --training out")
+    card = _json_object(path, "fit again, or leave --training out")
+    _check_fields(path, card, {"started": _NUMBER, "seconds": _NUMBER, "steps": int, "data": dict})
+    _check_fields(path, card["data"], {"languages": dict, "records": int}, prefix="data.")
+    _check_counts(path, "data.languages", card["data"]["languages"])
+    return TrainingRun(folder, card, read_log(folder / "metrics.csv"))
+
+
+def read_mining(path: Path) -> dict[str, Any]:
+    """Reads the summary that ``mine`` wrote.
+
+    Raises:
+        UserError: the file is missing or is no such summary.
+    """
+    remedy = "give the .summary.json that lit-retrofit mine wrote beside its records"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {remedy}")
+    summary = _json_object(path, remedy)
+    _check_fields(
+        path, summary, {"started": _NUMBER, "seconds": _NUMBER, "records": dict, "candidates": dict}
+    )
+    for name in ("records", "candidates"):
+        _check_counts(path, name, summary[name])
+    return summary
+
+
+def _json_object(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{line}: not valid JSON, damaged or another file; {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a JSON object; {remedy}")
+    return content
+
+
+def _check_fields(path: Path, content: dict[str, Any], fields: dict[str, Any], prefix: str = "") -> None:
+    for name, kind in fields.items():
+        if not isinstance(content.get(name), kind):
+            problem = f"is {content[name]!r}" if name in content else "is missing"
+            raise UserError(f"{path}: field '{prefix}{name}' {problem}; {_ANEW}")
+
+
+def _check_counts(path: Path, field: str, counts: dict[str, Any]) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int):
+            raise UserError(f"{path}: field '{field}.{name}' is {count!r}, no count; {_ANEW}")
+
+
+def read_log(path: Path) -> LossLog:
+    """Reads Lightning's CSV log, in which each row fills the columns that were logged together."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return LossLog((), (), (f"{path} is missing: the run kept no CSV log.",))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return LossLog((), (), (f"{path} cannot be read ({error}).",))
+    loss, lost = _column(rows, "train/loss")
+    validation, _ = _column(rows, "val/nDCG@10")
+    notes = []
+    if lost:
+        notes.append(f"{lost} values of the loss in {path} are no finite numbers and are left out.")
+    if not loss:
+        notes.append(f"{path} has no value of train/loss.")
+    return LossLog(loss, validation, tuple(notes))
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> tuple[Points, int]:
+    """The filled cells of a column by step, and how many were left out. A resumed run's last word counts."""
+    found: dict[int, float] = {}
+    lost = 0
+    for row in rows:
+        if not row.get(name):
+            continue
+        try:
+            step, value = int(row.get("step") or ""), float(row[name])
+        except ValueError:
+            lost += 1
+            continue
+        if math.isfinite(value):
+            found[step] = value
+        else:
+            lost += 1
+    return tuple(sorted(found.items())), lost

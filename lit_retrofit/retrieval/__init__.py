@@ -1,0 +1,1 @@
+"""Embedding and exact search: mining and evaluation stand on it."""

@@ -1,0 +1,86 @@
+"""Embeds texts outside of training: for mining, evaluation, prediction and export checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from lit_retrofit.data.batching import make_micro_batches
+from lit_retrofit.errors import UserError
+from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.tokenizer import Role
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CHUNK = 16384  # texts tokenized and sorted by length at a time: bounds memory, keeps padding low
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is a GPU where there is one; anything else is torch's name of a device.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"device {name} cannot be used ({reason}); use auto, cpu, cuda or cuda:0") from None
+    return device
+
+
+def embed_texts(
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: Role,
+    *,
+    token_budget: int = 16384,
+    precision: Precision = "fp32",
+    description: str | None = None,
+) -> Tensor:
+    """Embeds texts with the role's prompt, each distinct text once, in micro-batches of similar length.
+
+    Args:
+        encoder: on the device to use; its training mode is restored afterwards.
+        texts: without prompts.
+        role: query or document.
+        token_budget: padded tokens of a micro-batch.
+        precision: fp32, or autocast to bf16 or fp16.
+        description: shown beside a progress bar; no bar without it.
+
+    Returns:
+        (texts, dimension) float32 on the CPU.
+    """
+    unique = list(dict.fromkeys(texts))
+    rows = {text: row for row, text in enumerate(unique)}
+    embeddings = torch.empty(len(unique), encoder.dimension)
+    training = encoder.training
+    encoder.eval()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, disable=description is None) as progress:
+            bar = progress.add_task(description or "", total=len(unique))
+            for start in range(0, len(unique), _CHUNK):
+                chunk = unique[start : start + _CHUNK]
+                tokens = encoder.tokenizer(chunk, role)
+                for micro_batch in make_micro_batches(tokens, encoder.tokenizer.pad_id, token_budget):
+                    found = _embed(encoder, micro_batch.input_ids, micro_batch.attention_mask, precision)
+                    embeddings[start + micro_batch.rows] = found
+                    progress.advance(bar, len(found))
+    finally:
+        encoder.train(training)
+    return embeddings if len(unique) == len(texts) else embeddings[[rows[text] for text in texts]]
+
+
+@torch.inference_mode()
+def _embed(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor, precision: Precision) -> Tensor:
+    device, dtype = encoder.device, _AUTOCAST[precision]
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        return encoder(input_ids.to(device), attention_mask.to(device)).float().cpu()

@@ -1,0 +1,136 @@
+"""``fit``, ``validate``, ``test`` and ``predict`` on LightningCLI."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from lit_retrofit.data.datamodule import RetrievalData
+from lit_retrofit.errors import UserError
+from lit_retrofit.training.callbacks import MONITOR, EmbeddingWriter, TrainingCard
+from lit_retrofit.training.lit_module import Retriever
+
+# What a run writes; `--overwrite` removes these and nothing else.
+WRITTEN = (
+    "config.yaml",
+    "checkpoints",
+    "metrics.csv",
+    "hparams.yaml",
+    "wandb",
+    TrainingCard.FILE,
+    "embeddings.npy",
+)
+
+
+class RetrofitCLI(LightningCLI):
+    """LightningCLI with one output folder per run, its loggers and callbacks, and the model's tokenizer."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds --output and --overwrite, and hands the model's tokenizer to the data."""
+        parser.add_argument(
+            "--output", type=Path, default=Path("runs/fit"), help="folder for checkpoints, logs and config"
+        )
+        parser.add_argument(
+            "--overwrite", action="store_true", help="replace an earlier run in the output folder"
+        )
+        parser.add_argument(
+            "--wandb", action="store_true",
+            help="log to Weights & Biases too (offline until you `wandb login`)",
+        )  # fmt: skip
+        parser.link_arguments("model.tokenizer", "data.tokenize", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Checks the output folder before anything slow is loaded."""
+        options = self._options
+        if self.subcommand == "fit" and options.get("ckpt_path") is None:
+            prepare_output(options["output"], options["overwrite"])
+
+    @property
+    def _options(self) -> Any:
+        return self.config[self.subcommand]
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with the run's own loggers and callbacks where the config names none."""
+        folder = self._options["output"]
+        config = self.config_init[self.subcommand]["trainer"]
+        config["default_root_dir"] = config["default_root_dir"] or str(folder)
+        if config["logger"] in (None, True):
+            config["logger"] = _loggers(folder, self._options["wandb"]) if self.subcommand == "fit" else False
+        config["callbacks"] = [
+            *(config["callbacks"] or []),
+            *self._callbacks(folder, config["callbacks"] or []),
+        ]
+        return super().instantiate_trainer(**kwargs)
+
+    def _callbacks(self, folder: Path, given: list[Any]) -> list[Any]:
+        if self.subcommand == "predict":
+            return [RichProgressBar(), EmbeddingWriter(folder)]
+        if self.subcommand != "fit":
+            return [RichProgressBar()]
+        callbacks: list[Any] = [TrainingCard(folder), RichProgressBar(leave=True)]
+        if self.config_init["fit"]["trainer"]["logger"]:
+            callbacks.append(LearningRateMonitor("step"))
+        if not any(isinstance(callback, ModelCheckpoint) for callback in given):
+            callbacks += self._checkpoints(folder / "checkpoints")
+        return callbacks
+
+    def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
+        """The last state of the run, and the best by the validation measure where there is validation data."""
+        last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+        data = self.datamodule.options
+        if data.validation is None and data.validation_share == 0:
+            return [last]
+        best = ModelCheckpoint(
+            dirpath=folder, filename="best", monitor=MONITOR, mode="max", enable_version_counter=False
+        )
+        return [last, best]
+
+
+def _loggers(folder: Path, wandb: bool) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(save_dir=folder, name="", version="")]
+    if wandb:
+        import wandb as client
+
+        loggers.append(
+            WandbLogger(project="lit-retrofit", save_dir=folder, offline=client.api.api_key is None)
+        )
+    return loggers
+
+
+def prepare_output(folder: Path, overwrite: bool) -> None:
+    """Makes sure that a run does not mix with an earlier one.
+
+    Raises:
+        UserError: the folder holds a run (or something else) and `overwrite` is off.
+    """
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give a folder with --output")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise UserError(
+                f"{folder}: already there and not empty; give another --output, go on from it with "
+                f"--ckpt_path {folder}/checkpoints/last.ckpt, or replace it with --overwrite"
+            )
+        for name in WRITTEN:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def run(arguments: list[str]) -> None:
+    """Runs one of the four commands."""
+    RetrofitCLI(
+        Retriever,
+        RetrievalData,
+        args=arguments,
+        seed_everything_default=0,
+        save_config_callback=SaveConfigCallback,
+        save_config_kwargs={"overwrite": True},
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "lit-retrofit"},
+    )

@@ -1,0 +1,123 @@
+"""The LightningModule: one cached contrastive step, embeddings for validation, test and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lightning import Callback, LightningModule
+from torch import Tensor
+
+from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
+from lit_retrofit.errors import UserError
+from lit_retrofit.model.encoder import EncoderOptions, build_encoder
+from lit_retrofit.model.loading import CHECKPOINT_KEY
+from lit_retrofit.model.tokenizer import RoleTokenizer
+from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
+from lit_retrofit.training.grad_cache import CachedEmbeddings
+from lit_retrofit.training.objective import ContrastiveObjective, ObjectiveOptions
+from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule
+
+
+class Retriever(LightningModule):
+    """Trains an encoder as a retriever.
+
+    The step's texts are embedded in micro-batches, the loss is taken over all of them at once, and
+    the gradient is sent back micro-batch by micro-batch. Everything else (precision, clipping,
+    accumulation, checkpoints) is the Trainer's.
+
+    Args:
+        encoder: the model and how it embeds.
+        objective: the loss.
+        optimizer: AdamW and its schedule.
+        kept_tokens: padded tokens of a step whose graphs are kept in memory. Micro-batches beyond it
+            are embedded twice: less memory, more time, the same gradient. 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderOptions = EncoderOptions(),  # noqa: B008 (frozen)
+        objective: ObjectiveOptions = ObjectiveOptions(),  # noqa: B008 (frozen)
+        optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
+        kept_tokens: int = 32768,
+    ) -> None:
+        super().__init__()
+        self.options = {
+            "objective": asdict(objective),
+            "optimizer": asdict(optimizer),
+            "kept_tokens": kept_tokens,
+        }
+        self.encoder = build_encoder(encoder)
+        self.objective = ContrastiveObjective(objective)
+        self.optimizer_options = optimizer
+        self.kept_tokens = kept_tokens
+        self.strict_loading = False  # checkpoints hold the trained weights only
+        self._cached: CachedEmbeddings | None = None
+
+    @property
+    def tokenizer(self) -> RoleTokenizer:
+        """Turns texts into this model's tokens."""
+        return self.encoder.tokenizer
+
+    def setup(self, stage: str) -> None:
+        """Refuses what the step does not do yet, rather than computing something else.
+
+        Raises:
+            UserError: more than one process.
+        """
+        if self.trainer.world_size > 1:
+            raise UserError(
+                f"{self.trainer.world_size} processes: training runs on one device at present; "
+                "set --trainer.devices 1 (kept_tokens and batch_size scale the negatives on it)"
+            )
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Retrieval measures on the validation and test sets, and the step's figures."""
+        return [RetrievalValidation(), StepMonitor()]
+
+    def training_step(self, batch: RetrievalBatch, batch_index: int) -> Tensor:
+        """The loss over all of the step's queries and documents; `backward` does the rest."""
+        cached = CachedEmbeddings(self.encoder, batch.micro_batches, batch.texts, self.kept_tokens)
+        queries, documents = cached.leaf[batch.query_rows], cached.leaf[batch.document_rows]
+        output = self.objective(queries, documents, batch.positives, batch.known_positives)
+        self._cached = cached
+        size = len(batch.positives)
+        self.log("train/loss", output.loss.detach(), prog_bar=True, batch_size=size)
+        self.log("train/accuracy", output.accuracy, batch_size=size)
+        self.log("train/masked_pairs", output.masked.float(), batch_size=size)
+        self.log("train/temperature", self.objective.temperature, batch_size=size)
+        self.log("train/recomputed_share", cached.recomputed_tokens / batch.padded_tokens, batch_size=size)
+        return output.loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradient of the loss into the embeddings, then from there through the encoder.
+
+        The Trainer calls this with the loss already scaled (fp16) and divided (accumulation), so both
+        reach the weights through the cached gradient.
+        """
+        loss.backward()
+        if self._cached is None:
+            raise RuntimeError("backward without a training_step")
+        self._cached.backward(context=self.trainer.precision_plugin.train_step_context)
+        self._cached = None
+
+    def validation_step(self, batch: TokenBatch, batch_index: int, dataloader_idx: int = 0) -> Tensor:
+        """Embeddings of one micro-batch; the callback collects and measures them."""
+        return self.encoder(batch.input_ids, batch.attention_mask)
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, its schedule stepped once per optimizer step."""
+        optimizer = build_optimizer(self.parameters(), self.optimizer_options)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimizer, self.optimizer_options, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the trained weights only, and the options that rebuild the encoder around them."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint[CHECKPOINT_KEY] = asdict(self.encoder.options)

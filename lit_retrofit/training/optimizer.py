@@ -1,0 +1,50 @@
+"""AdamW and the learning-rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with warm-up.
+
+    Attributes:
+        learning_rate: its peak. About 1e-3 for LoRA, 2e-5 for full fine-tuning.
+        weight_decay: on matrices; biases, norms and the temperature are not decayed.
+        warmup: share of the steps over which the rate rises to its peak.
+        schedule: how it goes on after that: linear or cosine to zero, or constant.
+    """
+
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+
+
+def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
+    """Two groups of trainable parameters: matrices, decayed, and vectors and scalars, not decayed."""
+    trainable = [p for p in parameters if p.requires_grad]
+    matrices = [p for p in trainable if p.ndim >= 2]
+    others = [p for p in trainable if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions) -> AdamW:
+    """AdamW over the trainable parameters."""
+    return AdamW(parameter_groups(parameters, options.weight_decay), lr=options.learning_rate)
+
+
+def build_schedule(optimizer: AdamW, options: OptimizerOptions, steps: int) -> LambdaLR:
+    """A learning-rate schedule that is stepped once per optimizer step, `steps` times."""
+    from transformers import get_scheduler
+
+    name = "constant_with_warmup" if options.schedule == "constant" else options.schedule
+    return get_scheduler(name, optimizer, round(options.warmup * steps), steps)

@@ -1,0 +1,65 @@
+"""Positives of other languages from records of one group."""
+
+from __future__ import annotations
+
+from lit_retrofit.data.parallel import add_parallel_positives
+from lit_retrofit.data.records import Document, Record
+
+
+def record(
+    query: str, language: str | None, group: str | None, *documents: Document, **rest: object
+) -> Record:
+    return Record(query, query, documents, language=language, group=group, **rest)  # type: ignore[arg-type]
+
+
+DE = Document("a@de", "Hallo", "de")
+EN = Document("a@en", "hello", "en")
+RU = Document("a@ru", "привет", "ru")
+RU_COPY = Document("a2@ru", "привет", "ru")
+DE_2 = Document("b@de", "Guten Tag", "de")
+OTHER = Document("z@en", "unrelated", "en")
+UNKNOWN = Document("u", "salve", None)
+
+
+def ids(records: list[Record]) -> list[list[str]]:
+    return [[document.id for document in record.positives] for record in records]
+
+
+def test_own_first_then_other_languages_in_order() -> None:
+    records = [
+        record("1", "ru", "g", RU),
+        record("2", "de", "g", DE_2),
+        record("3", "de", "g", DE),
+        record("4", "en", "g", EN),
+        record("5", "en", "h", OTHER),
+    ]
+    expected = [
+        ["a@ru", "a@de", "b@de", "a@en"],
+        ["b@de", "a@en", "a@ru"],
+        ["a@de", "a@en", "a@ru"],
+        ["a@en", "a@de", "b@de", "a@ru"],
+        ["z@en"],
+    ]
+    assert ids(add_parallel_positives(records)) == expected
+    assert ids(add_parallel_positives(records[::-1])) == expected[::-1]
+
+
+def test_equal_texts_come_once() -> None:
+    records = [record("1", "de", "g", DE), record("2", "ru", "g", RU), record("3", "ru", "g", RU_COPY)]
+    assert ids(add_parallel_positives(records))[0] == ["a@de", "a2@ru"]
+
+
+def test_without_group_or_language_nothing_changes() -> None:
+    records = [record("1", "de", None, DE), record("2", None, "g", UNKNOWN), record("3", "en", "g", EN)]
+    assert add_parallel_positives(records) == records
+
+
+def test_negatives_that_became_positives_go_and_scores_stay_aligned() -> None:
+    records = [
+        record("1", "de", "g", DE, negatives=(EN, OTHER), positive_scores=(0.9,), negative_scores=(0.8, 0.1)),
+        record("2", "en", "g", EN),
+    ]
+    first = add_parallel_positives(records)[0]
+    assert first.positives == (DE, EN)
+    assert first.positive_scores == ()
+    assert (first.negatives, first.negative_scores) == ((OTHER,), (0.1,))

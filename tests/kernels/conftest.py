@@ -1,0 +1,34 @@
+"""Embeddings and gradients that all kernel tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+
+@pytest.fixture
+def embeddings() -> Callable[..., Tensor]:
+    """Random unit vectors, made by ``embeddings(rows, dimension, seed, dtype)``."""
+
+    def make(rows: int, dimension: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        vectors = torch.randn(rows, dimension, generator=generator, dtype=torch.float64)
+        return torch.nn.functional.normalize(vectors, dim=1).to(dtype)
+
+    return make
+
+
+@pytest.fixture
+def gradients() -> Callable[..., list[Tensor]]:
+    """A function's value and gradients, found by ``gradients(function, *operands)``."""
+
+    def differentiate(function: Callable[..., Tensor], *operands: Tensor) -> list[Tensor]:
+        leaves = [operand.detach().clone().requires_grad_() for operand in operands]
+        loss = function(*leaves)
+        weights = torch.linspace(-1, 2, loss.numel(), dtype=loss.dtype).reshape(loss.shape)
+        return [loss.detach(), *torch.autograd.grad(loss, leaves, weights if loss.dim() else None)]
+
+    return differentiate

@@ -1,0 +1,100 @@
+"""Accuracy of info_nce: half precision, autocast, extreme temperatures, converged and overflowing rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from retrofit_kernels import ContrastiveOptions, info_nce
+from retrofit_kernels.reference import reference_info_nce
+from torch.nn.functional import cross_entropy, normalize
+from torch.testing import assert_close
+
+TEMPERATURES = [0.005, 0.01, 0.02, 0.1, 1.0]
+DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+
+
+def error(found, expected):
+    return (found.double() - expected).norm() / expected.norm()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_no_worse_than_dense_torch_in_the_same_type(embeddings, gradients, dtype, temperature):
+    """|ours - fp64| ≤ 2·|dense - fp64| + eps, for the loss and each gradient, relative to their norm."""
+    documents = embeddings(80, 32, 1)
+    queries = normalize(documents[:48] + 2 * embeddings(48, 32, 2), dim=1)
+    scale = torch.tensor(1 / temperature)
+    rounded = queries.to(dtype), documents.to(dtype), scale
+    found = gradients(lambda q, d, s: info_nce(q, d, scale=s).loss, *rounded)
+    dense = gradients(lambda q, d, s: cross_entropy(q @ d.T * s, torch.arange(48)), *rounded)
+    exact = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *(x.double() for x in rounded))
+    assert [x.dtype for x in found] == [torch.float32, dtype, dtype, torch.float32]
+    for mine, theirs, truth in zip(found, dense, exact, strict=True):
+        assert error(mine, truth) <= 2 * error(theirs, truth) + torch.finfo(mine.dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_inputs_lose_nothing_but_the_rounding_of_the_result(embeddings, gradients, dtype):
+    rounded = embeddings(48, 32, 1, dtype), embeddings(80, 32, 2, dtype), torch.tensor(100.0)
+    found = gradients(lambda q, d, s: info_nce(q, d, scale=s).loss, *rounded)
+    exact = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *(x.double() for x in rounded))
+    assert error(found[0], exact[0]) < 1e-6
+    assert error(found[3], exact[3]) < 1e-5
+    for mine, truth in zip(found[1:3], exact[1:3], strict=True):
+        assert_close(mine.double(), truth, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_rows_whose_exponentials_overflow(embeddings, gradients, temperature, masked):
+    """Half of the positives are the worst document of all (cosine -1), and a negative the best (cosine 1)."""
+    queries = embeddings(6, 16, 1)
+    documents = torch.cat([-queries[:3], queries[3:], queries[:3], embeddings(12, 16, 2)])
+    ids = torch.arange(21) % 7
+    options = ContrastiveOptions(query_ids=ids[:6], document_ids=ids) if masked else ContrastiveOptions()
+    exact = queries, documents, torch.tensor(1 / temperature, dtype=torch.float64)
+    expected = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s, options=options), *exact)
+    operands = [operand.float() for operand in exact]
+    found = gradients(lambda q, d, s: info_nce(q, d, scale=s, options=options).loss, *operands)
+    for mine, truth in zip(found, expected, strict=True):
+        assert mine.isfinite().all()
+        assert error(mine, truth) < 1e-5
+    accuracy = info_nce(*operands[:2], scale=operands[2], options=options).accuracy
+    assert_close(accuracy, torch.tensor(0.5))
+
+
+def test_gradients_do_not_cancel_when_nearly_converged(embeddings, gradients):
+    """At a loss near 1e-8, p - 1 in fp32 has no correct digit left."""
+    documents = torch.eye(24, dtype=torch.float64)
+    queries = normalize(documents + 0.05 * embeddings(24, 24, 1), dim=1)
+    operands = queries, documents, torch.tensor(22.0, dtype=torch.float64)
+    expected = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *operands)
+    assert expected[0] < 1e-7
+    found = gradients(
+        lambda q, d, s: info_nce(q, d, scale=s).loss, *(operand.float() for operand in operands)
+    )
+    for mine, truth in zip(found, expected, strict=True):
+        assert error(mine, truth) < 1e-5
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(embeddings, gradients, reduction, dtype):
+    options = ContrastiveOptions(reduction=reduction)
+    operands = embeddings(24, 16, 1, dtype), embeddings(40, 16, 2, dtype), torch.tensor(50.0)
+    plain = gradients(lambda q, d, s: info_nce(q, d, scale=s, options=options).loss, *operands)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = gradients(lambda q, d, s: info_nce(q, d, scale=s, options=options).loss, *operands)
+    assert_close(cast, plain, rtol=0, atol=0)
+
+
+def test_gradients_agree_with_autograd_at_a_training_shape(embeddings, gradients):
+    operands = (
+        embeddings(1500, 64, 1, torch.float32),
+        embeddings(3000, 64, 2, torch.float32),
+        torch.tensor(50.0),
+    )
+    found = gradients(lambda q, d, s: info_nce(q, d, scale=s).loss, *operands)
+    dense = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *operands)
+    for mine, theirs in zip(found, dense, strict=True):
+        assert error(mine, theirs.double()) < 3.4e-6
