@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 from lit_retrofit.errors import UserError
 
@@ -28,11 +29,15 @@ class Command:
 
 
 COMMANDS = {
-    "evaluate": Command("measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", ("model",)),
+    "evaluate": Command(
+        "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", ("model",)
+    ),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", ("model",)),
-    "export": Command("write a trained model for sentence-transformers", "lit_retrofit.model.export:export", ("model",)),
+    "export": Command(
+        "write a trained model for sentence-transformers", "lit_retrofit.model.export:export", ("model",)
+    ),
     "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
-}  # fmt: skip
+}
 TRAINER_COMMANDS = {
     "fit": "train",
     "validate": "measure a configuration on its validation data",
@@ -55,7 +60,8 @@ commands:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, or 2 for a mistake in its input."""
-    words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    given = sys.argv[1:] if arguments is None else arguments
+    words = [_with_shipped_config(_with_underscores(word)) for word in given]
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -78,6 +84,15 @@ def _with_underscores(word: str) -> str:
         return word
     name, equals, value = word[2:].partition("=")
     return "--" + name.replace("-", "_") + equals + value
+
+
+def _with_shipped_config(word: str) -> str:
+    """``configs/…`` means the installed configs where the working directory has none of that name."""
+    name = word.removeprefix("--config=")
+    shipped = Path(__file__).parent / name
+    if name.startswith("configs/") and not Path(name).exists() and shipped.is_file():
+        return word.removesuffix(name) + str(shipped)
+    return word
 
 
 def _usage() -> str:

@@ -16,9 +16,13 @@ class Tokenize(Protocol):
     """Turns texts into token ids, with the prompt and the length limit of their role."""
 
     @property
-    def pad_id(self) -> int: ...
+    def pad_id(self) -> int:
+        """The id that fills a row up to the length of its micro-batch."""
+        ...
 
-    def __call__(self, texts: Sequence[str], role: Literal["query", "document"]) -> list[list[int]]: ...
+    def __call__(self, texts: Sequence[str], role: Literal["query", "document"]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, not padded."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,7 @@ class RetrievalCollator:
         self.token_budget = token_budget
 
     def __call__(self, draws: Sequence[Draw]) -> RetrievalBatch:
+        """Tokenizes a step's draws and cuts them into micro-batches."""
         columns = DocumentColumns()
         positives = [columns.add(draw.positive) for draw in draws]
         for draw in draws:

@@ -32,8 +32,8 @@ class DataOptions:
     """Where the data is and how it is prepared.
 
     Attributes:
-        train: training records: files, BEIR folders or hub data sets (``hf:owner/name``); ``quickstart:train``
-            is the embedded set.
+        train: training records: files, BEIR folders or hub data sets (``hf:owner/name``);
+            ``quickstart:train`` is the embedded set.
         validation: a BEIR folder or records; by default a part of the training records is split off.
         test: a BEIR folder for the `test` command; ``quickstart:test`` is the embedded one.
         predict: a JSONL, CSV or parquet file with a field `text`, for the `predict` command.
@@ -80,7 +80,7 @@ class RetrievalData(LightningDataModule):
 
     def __init__(
         self,
-        options: DataOptions = DataOptions(),  # noqa: B008 (frozen)
+        options: DataOptions = DataOptions(),
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen)
         tokenize: Any = None,
     ) -> None:

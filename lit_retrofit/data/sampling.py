@@ -10,6 +10,7 @@ from torch.utils.data import Sampler
 
 from lit_retrofit.data.batching import Draw
 from lit_retrofit.data.records import Document, Record
+from lit_retrofit.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,18 @@ class DrawSampler(Sampler[list[Draw]]):
 
     The epoch counts by itself, since trainers do not tell a custom sampler. `state_dict` holds the
     epoch and the position, so that a resumed run sees every remaining batch once.
+
+    Raises:
+        UserError: there are no records, or an option is out of range.
     """
 
     def __init__(self, records: Sequence[Record], options: SamplingOptions) -> None:
+        _check(options, len(records))
         self.records = records
         self.options = options
         self._epoch = 0
         self._position = 0
+        self._goes_on = True
         self._size = min(options.batch_size, len(records))
 
     def __len__(self) -> int:
@@ -61,14 +67,17 @@ class DrawSampler(Sampler[list[Draw]]):
         return len(self.records) - len(self) * self._size
 
     def __iter__(self) -> Iterator[list[Draw]]:
+        # A trainer that knows the length never asks for more: an epoch is over without StopIteration.
+        if not self._goes_on or self._position == len(self):
+            self._epoch += 1
+            self._position = 0
+        self._goes_on = False
         rng = np.random.default_rng((self.options.seed, self._epoch))
         draws = self._draw_epoch(rng)
         while self._position < len(self):
             start = self._position * self._size
             self._position += 1
             yield draws[start : start + self._size]
-        self._epoch += 1
-        self._position = 0
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the number of batches already yielded in it."""
@@ -77,6 +86,7 @@ class DrawSampler(Sampler[list[Draw]]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where `state_dict` was taken."""
         self._epoch, self._position = state["epoch"], state["position"]
+        self._goes_on = True
 
     def _draw_epoch(self, rng: np.random.Generator) -> list[Draw]:
         if self.options.documents_per_group is None:
@@ -108,3 +118,15 @@ class DrawSampler(Sampler[list[Draw]]):
         count = min(self.options.negatives, len(record.negatives))
         picked = rng.choice(len(record.negatives), count, replace=False) if count else ()
         return Draw(record, positive, tuple(record.negatives[i] for i in picked))
+
+
+def _check(options: SamplingOptions, records: int) -> None:
+    """Ranges that would otherwise end in a wrong batch, or in a traceback far from here."""
+    if records == 0:
+        raise UserError("there are no training records to sample from; check data.options.train")
+    for name, lowest in (("batch_size", 1), ("negatives", 0), ("documents_per_group", 1)):
+        value = getattr(options, name)
+        if value is not None and value < lowest:
+            raise UserError(f"data.sampling.{name} is {value}; it must be at least {lowest}")
+    if not 0 <= options.cross_lingual <= 1:
+        raise UserError(f"data.sampling.cross_lingual is {options.cross_lingual}; it is a share, 0 to 1")

@@ -98,8 +98,11 @@ def read_settings(source: str) -> ModelSettings:
 
 def _pooling_name(source: str, config: dict) -> PoolingName:
     """Reads the present form (`pooling_mode`) and the one of boolean fields before it."""
-    flags = [k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for k, v in config.items()
-             if k.startswith("pooling_mode_") and v is True]  # fmt: skip
+    flags = [
+        name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for name, value in config.items()
+        if name.startswith("pooling_mode_") and value is True
+    ]
     mode = config.get("pooling_mode") or (flags[0] if len(flags) == 1 else "+".join(flags))
     if mode not in _POOLING_NAMES:
         raise UserError(f"{source}: pooling '{mode}' is not supported; it must be mean, cls or lasttoken")
@@ -111,7 +114,10 @@ def _read_json(source: str, name: str):
     from transformers.utils import cached_file
 
     path = cached_file(
-        source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
-    )  # fmt: skip
+    )
     return json.loads(Path(path).read_text()) if path else None

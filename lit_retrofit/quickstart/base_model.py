@@ -13,6 +13,7 @@ import struct
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,7 +128,7 @@ def read_packed(path: Path) -> PackedModel:
     offsets = np.frombuffer(data, "<u4", count + 1, at)
     scores = np.frombuffer(data, "<f4", count, at + 4 * (count + 1))
     at += 4 * (2 * count + 1)
-    pieces = [data[at + a : at + b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    pieces = [data[at + a : at + b].decode() for a, b in pairwise(offsets)]
     replacements, at = _read_replacements(data, at + blob_size)
     return PackedModel(
         hidden, layers, heads, inner, vocabulary, positions, types, eps,

@@ -15,6 +15,7 @@ from lit_retrofit.errors import UserError
 _NUMBER = (int, float)
 _ANEW = "write the file anew, or leave it out"
 _SETTINGS = ("encoder", "objective", "optimizer", "sampling")
+_TRAINER = ("precision", "kept_tokens", "epochs")
 Points = tuple[tuple[int, float], ...]
 Settings = list[tuple[str, list[tuple[str, Any]]]]
 
@@ -61,11 +62,9 @@ class TrainingRun:
     @property
     def settings(self) -> Settings:
         """Each group of options, flat: ``[("encoder", [("lora.r", 16), …]), …]``."""
-        groups: Settings = [(name, list(_flat(self.card.get(name) or {}))) for name in _SETTINGS]
-        rest = [
-            (name, self.card[name]) for name in ("precision", "kept_tokens", "epochs") if name in self.card
-        ]
-        return [(name, values) for name, values in [*groups, ("trainer", rest)] if values]
+        trainer = {name: self.card[name] for name in _TRAINER if name in self.card}
+        groups = [(name, self.card.get(name) or {}) for name in _SETTINGS]
+        return [(name, list(_flat(options))) for name, options in [*groups, ("trainer", trainer)] if options]
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import netrc
+import os
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -40,9 +43,11 @@ class RetrofitCLI(LightningCLI):
             "--overwrite", action="store_true", help="replace an earlier run in the output folder"
         )
         parser.add_argument(
-            "--wandb", action="store_true",
-            help="log to Weights & Biases too (offline until you `wandb login`)",
-        )  # fmt: skip
+            "--wandb",
+            type=bool,
+            default=True,
+            help="log to Weights & Biases, offline until you `wandb login`",
+        )
         parser.link_arguments("model.tokenizer", "data.tokenize", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
@@ -50,6 +55,7 @@ class RetrofitCLI(LightningCLI):
         options = self._options
         if self.subcommand == "fit" and options.get("ckpt_path") is None:
             prepare_output(options["output"], options["overwrite"])
+        options["overwrite"] = False  # not for the saved config: repeating it must not overwrite this run
 
     @property
     def _options(self) -> Any:
@@ -81,7 +87,7 @@ class RetrofitCLI(LightningCLI):
         return callbacks
 
     def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
-        """The last state of the run, and the best by the validation measure where there is validation data."""
+        """The run's last state, and its best by the validation measure where there is validation data."""
         last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
         data = self.datamodule.options
         if data.validation is None and data.validation_share == 0:
@@ -95,12 +101,21 @@ class RetrofitCLI(LightningCLI):
 def _loggers(folder: Path, wandb: bool) -> list[Logger]:
     loggers: list[Logger] = [CSVLogger(save_dir=folder, name="", version="")]
     if wandb:
-        import wandb as client
-
         loggers.append(
-            WandbLogger(project="lit-retrofit", save_dir=folder, offline=client.api.api_key is None)
+            WandbLogger(project="lit-retrofit", save_dir=folder, offline=not _logged_in_to_wandb())
         )
     return loggers
+
+
+def _logged_in_to_wandb() -> bool:
+    """Whether there is a key where `wandb login` leaves it. Asking the client itself could prompt."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def prepare_output(folder: Path, overwrite: bool) -> None:

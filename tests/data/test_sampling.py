@@ -1,0 +1,240 @@
+"""Which records are drawn when: counted over epochs, stopped and resumed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain, islice
+
+import pytest
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from lit_retrofit.data.batching import Draw
+from lit_retrofit.data.records import Document, Record
+from lit_retrofit.data.sampling import DrawSampler, SamplingOptions
+from lit_retrofit.errors import UserError
+
+
+def document(name: str, language: str | None = None) -> Document:
+    return Document(name, f"text of {name}", language)
+
+
+def pairs(count: int, negatives: int = 0) -> list[Record]:
+    return [
+        Record(f"r{i}", f"query {i}", (document(f"p{i}"),), tuple(document(f"n{i}-{k}") for k in range(negatives)))
+        for i in range(count)
+    ]
+
+
+def pages(count: int, languages: Sequence[str] = ("de", "en", "ru"), negatives: int = 0) -> list[Record]:
+    """A record per page and language; all languages' versions of the page are positives."""
+    return [
+        Record(
+            f"{page}@{language}", f"query {page} {language}",
+            tuple(document(f"d{page}@{name}", name) for name in (language, *(x for x in languages if x != language))),
+            tuple(document(f"n{page}-{k}") for k in range(negatives)), language=language, group=f"page {page}",
+        )
+        for page in range(count) for language in languages
+    ]  # fmt: skip
+
+
+def epochs(sampler: DrawSampler, count: int) -> list[list[list[Draw]]]:
+    return [list(sampler) for _ in range(count)]
+
+
+def ids(batches: Sequence[Sequence[Draw]]) -> list[list[str]]:
+    return [[draw.record.id for draw in batch] for batch in batches]
+
+
+OPTIONS = [
+    SamplingOptions(batch_size=4, negatives=2, cross_lingual=0.5),
+    SamplingOptions(batch_size=4, negatives=2, documents_per_group=2),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["own documents", "shared documents"])
+def test_the_same_seed_draws_the_same_and_epochs_differ(options: SamplingOptions) -> None:
+    records = pages(5, negatives=4)
+    first, second = (epochs(DrawSampler(records, options), 3) for _ in range(2))
+    assert first == second
+    assert first[0] != first[1] != first[2] != first[0]
+    other = SamplingOptions(**{**vars(options), "seed": 1})
+    assert epochs(DrawSampler(records, other), 1) != first[:1]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["own documents", "shared documents"])
+def test_an_epoch_holds_every_record_once_but_those_left_out(options: SamplingOptions) -> None:
+    records = pages(5)  # 15 records, batches of 4: 3 are left out
+    sampler = DrawSampler(records, options)
+    rests = []
+    for batches in epochs(sampler, 6):
+        assert len(batches) == len(sampler) == 3
+        assert {len(batch) for batch in batches} == {4}
+        seen = list(chain(*ids(batches)))
+        assert len(set(seen)) == len(seen) == len(records) - sampler.left_out == 12
+        rests.append({record.id for record in records} - set(seen))
+    assert len({frozenset(rest) for rest in rests}) > 1  # not the same records every time
+
+
+@pytest.mark.parametrize(("count", "size", "batches", "left_out"), [
+    (8, 4, 2, 0), (9, 4, 2, 1), (3, 64, 1, 0), (4, 4, 1, 0), (1, 4, 1, 0), (5, 1, 5, 0),
+])  # fmt: skip
+def test_as_many_batches_as_promised(count: int, size: int, batches: int, left_out: int) -> None:
+    sampler = DrawSampler(pairs(count), SamplingOptions(batch_size=size))
+    assert (len(sampler), sampler.left_out) == (batches, left_out)
+    assert [len(list(sampler)) for _ in range(3)] == [batches] * 3
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["own documents", "shared documents"])
+@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 5, 6, 7])
+def test_resumes_where_it_was_stopped(options: SamplingOptions, stop: int) -> None:
+    records = pages(5, negatives=4)
+    expected = list(chain(*epochs(DrawSampler(records, options), 3)))
+
+    def endless(sampler: DrawSampler):
+        while True:
+            yield from sampler
+
+    sampler = DrawSampler(records, options)
+    before = list(islice(endless(sampler), stop))
+    resumed = DrawSampler(records, options)
+    resumed.load_state_dict(sampler.state_dict())
+    after = list(islice(endless(resumed), 9 - stop))
+    assert before + after == expected
+
+
+def test_an_epoch_ends_with_its_last_batch_even_if_nobody_asks_for_more() -> None:
+    """A trainer that knows the length takes that many batches and opens the next epoch."""
+    expected = epochs(DrawSampler(pairs(12), SamplingOptions(batch_size=4)), 3)
+    sampler = DrawSampler(pairs(12), SamplingOptions(batch_size=4))
+    assert [list(islice(iter(sampler), len(sampler))) for _ in range(3)] == expected
+
+
+def test_an_abandoned_epoch_is_not_continued_in_the_next() -> None:
+    """With fewer batches per epoch than there are, each epoch is drawn from all records."""
+    whole = epochs(DrawSampler(pairs(12), SamplingOptions(batch_size=4)), 3)
+    sampler = DrawSampler(pairs(12), SamplingOptions(batch_size=4))
+    assert [list(islice(iter(sampler), 2)) for _ in range(3)] == [batches[:2] for batches in whole]
+
+
+def loader(workers: int) -> StatefulDataLoader:
+    sampler = DrawSampler(pairs(12, negatives=3), SamplingOptions(batch_size=4, negatives=1))
+    return StatefulDataLoader(Same(), batch_sampler=sampler, collate_fn=list, num_workers=workers)
+
+
+def take(source: StatefulDataLoader, count: int) -> list[list[Draw]]:
+    """As a trainer does: no more than the loader's length, which must be there."""
+    batches = list(islice(iter(source), count))
+    assert len(batches) == count <= len(source)
+    return batches
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_the_loader_resumes_within_and_between_epochs(workers: int, stop: int) -> None:
+    uninterrupted = loader(workers)
+    expected = [take(uninterrupted, 3) for _ in range(3)]
+    assert len({record for record in chain(*ids(expected[1]))}) == 12
+    assert ids(expected[0]) != ids(expected[1]) != ids(expected[2])
+
+    stopped = loader(workers)
+    take(stopped, 3)
+    found, source = [], iter(stopped)
+    for _ in range(stop):
+        found.append(next(source))
+    state = stopped.state_dict()
+    resumed = loader(workers)
+    resumed.load_state_dict(state)
+    if stop < 3:
+        found += list(iter(resumed))
+    assert found == expected[1]
+    assert take(resumed, 3) == expected[2]
+
+
+class Same:
+    """A data set that hands its index through."""
+
+    def __getitem__(self, item):
+        return item
+
+
+def test_negatives_are_the_records_own_without_repetition_and_anew_in_each_epoch() -> None:
+    records = pairs(8, negatives=5)
+    sampler = DrawSampler(records, SamplingOptions(batch_size=8, negatives=3))
+    seen: Counter[str] = Counter()
+    for batches in epochs(sampler, 200):
+        for draw in chain(*batches):
+            assert len(set(draw.negatives)) == 3
+            assert set(draw.negatives) <= set(draw.record.negatives)
+            seen.update(d.id for d in draw.negatives if draw.record.id == "r0")
+    # 200 draws of 3 of 5: each 120 times, standard deviation 6.9.
+    assert len(seen) == 5
+    assert all(abs(count - 120) < 30 for count in seen.values())
+
+
+def test_fewer_negatives_than_asked_for() -> None:
+    records = [*pairs(2, negatives=2), *pairs(3)[2:]]
+    (batch,) = DrawSampler(records, SamplingOptions(batch_size=3, negatives=7))
+    assert sorted(len(draw.negatives) for draw in batch) == [0, 2, 2]
+    (batch,) = DrawSampler(records, SamplingOptions(batch_size=3, negatives=0))
+    assert [draw.negatives for draw in batch] == [()] * 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_share_of_positives_in_another_language(share: float) -> None:
+    sampler = DrawSampler(pages(100), SamplingOptions(batch_size=300, cross_lingual=share))
+    draws = list(chain(*chain(*epochs(sampler, 5))))
+    across = [draw for draw in draws if draw.positive.language != draw.record.language]
+    assert all(draw.positive in draw.record.positives for draw in draws)
+    # 1500 draws: a standard deviation of 0.012 at 0.3.
+    assert abs(len(across) / len(draws) - share) < (0.05 if 0 < share < 1 else 1e-9)
+    if share:  # both other languages alike
+        german = Counter(draw.positive.language for draw in across if draw.record.language == "de")
+        assert abs(german["en"] / german.total() - 0.5) < 0.15
+
+
+def test_a_record_with_one_language_has_no_other_to_draw() -> None:
+    own = Record("a", "q", (document("a", "de"),), language="de")
+    foreign = Record("b", "q", (document("b", "en"),), language="de")
+    unknown = Record("c", "q", (document("c"),))
+    options = SamplingOptions(batch_size=3, cross_lingual=1.0)
+    assert all(len(batches[0]) == 3 for batches in epochs(DrawSampler([own, foreign, unknown], options), 5))
+
+
+def test_documents_of_a_group_are_shared() -> None:
+    languages = ("de", "en", "fr", "ru")
+    options = SamplingOptions(batch_size=8, documents_per_group=2)
+    sampler = DrawSampler(pages(10, languages), options)
+    chosen = []
+    for batches in epochs(sampler, 4):
+        drawn: dict[str, list[Draw]] = {}
+        for batch in batches:
+            # Groups stay together: eight records are two whole pages.
+            assert set(Counter(draw.record.group for draw in batch).values()) == {4}
+            for draw in batch:
+                drawn.setdefault(draw.record.group or "", []).append(draw)
+        for draws in drawn.values():
+            assert len({draw.positive.id for draw in draws}) <= 2
+            assert all(draw.positive in draw.record.positives for draw in draws)
+        chosen.append({draw.positive.id for draw in drawn["page 0"]})
+    assert len({frozenset(documents) for documents in chosen}) > 1
+
+
+def test_records_without_a_group_are_groups_of_their_own() -> None:
+    sampler = DrawSampler(pairs(7), SamplingOptions(batch_size=7, documents_per_group=1))
+    (batch,) = sampler
+    assert sorted(draw.positive.id for draw in batch) == [f"p{i}" for i in range(7)]
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("batch_size", 0), ("batch_size", -4), ("negatives", -1), ("cross_lingual", 1.5), ("cross_lingual", -0.1),
+    ("documents_per_group", 0),
+])  # fmt: skip
+def test_senseless_options_are_refused(field: str, value: float) -> None:
+    with pytest.raises(UserError, match=field):
+        DrawSampler(pairs(4), SamplingOptions(**{field: value}))
+
+
+def test_no_records_make_no_batches() -> None:
+    with pytest.raises(UserError, match="record"):
+        DrawSampler([], SamplingOptions())
