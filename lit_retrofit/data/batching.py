@@ -20,8 +20,10 @@ class Tokenize(Protocol):
         """The id that fills a row up to the length of its micro-batch."""
         ...
 
-    def __call__(self, texts: Sequence[str], role: Literal["query", "document"]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, not padded."""
+    def __call__(
+        self, texts: Sequence[str], role: Literal["query", "document"], max_length: int | None = None
+    ) -> list[list[int]]:
+        """Token ids of each text, special tokens included, not padded, cut to the role's or this length."""
         ...
 
 
@@ -152,11 +154,13 @@ class RetrievalCollator:
     Args:
         tokenize: the model's tokenizer with its prompts and lengths.
         token_budget: padded tokens of a micro-batch.
+        document_length: cut documents to this many tokens, where that is less than the model's limit.
     """
 
-    def __init__(self, tokenize: Tokenize, token_budget: int) -> None:
+    def __init__(self, tokenize: Tokenize, token_budget: int, document_length: int | None = None) -> None:
         self.tokenize = tokenize
         self.token_budget = token_budget
+        self.document_length = document_length
 
     def __call__(self, draws: Sequence[Draw]) -> RetrievalBatch:
         """Tokenizes a step's draws and cuts them into micro-batches."""
@@ -165,32 +169,37 @@ class RetrievalCollator:
         for draw in draws:
             for negative in draw.negatives:
                 columns.add(negative)
-        known = _known_positives(draws, columns)
-        query_tokens = self.tokenize([draw.record.query for draw in draws], "query")
-        document_tokens = self.tokenize(columns.texts, "document")
         rows: dict[tuple[int, ...], int] = {}
-        query_rows = _rows(query_tokens, rows)
-        document_rows = _rows(document_tokens, rows)
+        query_rows = _rows(self.tokenize([draw.record.query for draw in draws], "query"), rows)
+        document_rows = _rows(self.tokenize(columns.texts, "document", self.document_length), rows)
+        # Texts that are equal once truncated are one to the model, as queries and as documents.
+        known = _known_positives(draws, query_rows, columns)
+        distinct = {row: column for column, row in enumerate(dict.fromkeys(document_rows))}
+        merged = [distinct[row] for row in document_rows]
         return RetrievalBatch(
             make_micro_batches(list(rows), self.tokenize.pad_id, self.token_budget), len(rows),
-            query_rows, document_rows, torch.tensor(positives), _padded(known),
+            torch.tensor(query_rows), torch.tensor(list(distinct)),
+            torch.tensor([merged[column] for column in positives]),
+            _padded([sorted({merged[column] for column in found}) for found in known]),
             tuple(draw.record.id for draw in draws),
         )  # fmt: skip
 
 
-def _known_positives(draws: Sequence[Draw], columns: DocumentColumns) -> list[list[int]]:
+def _known_positives(
+    draws: Sequence[Draw], query_rows: Sequence[int], columns: DocumentColumns
+) -> list[set[int]]:
     """Columns that answer each query: its record's positives and those of records with the same query."""
-    by_query: dict[str, set[int]] = {}
-    for draw in draws:
-        found = by_query.setdefault(draw.record.query, set())
+    by_query: dict[int, set[int]] = {}
+    for draw, row in zip(draws, query_rows, strict=True):
+        found = by_query.setdefault(row, set())
         found.update(c for c in map(columns.find, draw.record.positives) if c is not None)
         found.add(columns.add(draw.positive))
-    return [sorted(by_query[draw.record.query]) for draw in draws]
+    return [by_query[row] for row in query_rows]
 
 
-def _rows(tokens: Iterable[Sequence[int]], rows: dict[tuple[int, ...], int]) -> Tensor:
+def _rows(tokens: Iterable[Sequence[int]], rows: dict[tuple[int, ...], int]) -> list[int]:
     """Equal token sequences share one row, whatever their role."""
-    return torch.tensor([rows.setdefault(tuple(ids), len(rows)) for ids in tokens], dtype=torch.long)
+    return [rows.setdefault(tuple(ids), len(rows)) for ids in tokens]
 
 
 def _padded(known: Sequence[Sequence[int]]) -> Tensor:

@@ -43,6 +43,8 @@ class DataOptions:
         validation_share: of the groups (pages with all their translations) split off for validation.
         parallel_positives: give each query the other languages' versions of its document as further
             positives, where records name their group.
+        training_document_length: cut documents to this many tokens in training only, where the model takes
+            more: a step then costs less, and the trained model still embeds whole documents.
         token_budget: padded tokens of a micro-batch.
         workers: processes that tokenize; 0 tokenizes in the main process.
         seed: of the split.
@@ -57,6 +59,7 @@ class DataOptions:
     skip_invalid: bool = False
     validation_share: float = 0.05
     parallel_positives: bool = True
+    training_document_length: int | None = None
     token_budget: int = 8192
     workers: int = 0
     seed: int = 0
@@ -162,7 +165,9 @@ class RetrievalData(LightningDataModule):
         return StatefulDataLoader(
             _Draws(),
             batch_sampler=sampler,
-            collate_fn=RetrievalCollator(self.tokenize, self.options.token_budget),
+            collate_fn=RetrievalCollator(
+                self.tokenize, self.options.token_budget, self.options.training_document_length
+            ),
             num_workers=self.options.workers,
             pin_memory=False,
         )

@@ -31,13 +31,13 @@ class RoleTokenizer:
         """The id that fills a row up to the length of its micro-batch."""
         return self.backend.pad_token_id
 
-    def __call__(self, texts: Sequence[str], role: Role) -> list[list[int]]:
-        """Token ids of each text, special tokens included, not padded."""
-        prompt = self.prompts[role]
+    def __call__(self, texts: Sequence[str], role: Role, max_length: int | None = None) -> list[list[int]]:
+        """Token ids of each text, special tokens included, not padded, cut to the role's or this length."""
+        prompt, limit = self.prompts[role], self.max_lengths[role]
         encoded = self.backend(
             [prompt + text for text in texts],
             truncation=True,
-            max_length=self.max_lengths[role],
+            max_length=limit if max_length is None else min(limit, max_length),
             return_attention_mask=False,
             return_token_type_ids=False,
         )

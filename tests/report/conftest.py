@@ -61,9 +61,9 @@ def write_data(folder):
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
 
 
-def write_training(folder, languages=None, rows=((0, 3.0), (10, 2.0), (20, 1.0))):
+def write_training(folder, rows=((0, 3.0), (10, 2.0), (20, 1.0))):
     folder.mkdir()
-    data = {"records": 30, "languages": languages or {"en": 20, "de": 10}, "sources": ["train.jsonl"]}
+    data = {"records": 30, "languages": {"en": 20, "de": 10}, "sources": ["train.jsonl"]}
     card = {"format": 1, "started": time.time() - 60, "seconds": 40.0, "steps": 21, "data": data}
     card |= {"encoder": {"model": "some/model", "lora": {"r": 16}}, "precision": "32-true"}
     (folder / "training.json").write_text(json.dumps(card))

@@ -159,6 +159,20 @@ def test_a_loss_log_that_is_missing_or_bad_is_told(made):
     assert "metrics.csv is missing" in page_of(made, overwrite=True).text
 
 
+def test_records_without_a_language_train_none_that_can_be_named(made):
+    def train_on(languages):
+        card = json.loads((made.fit / "training.json").read_text())
+        card["data"]["languages"] = languages
+        (made.fit / "training.json").write_text(json.dumps(card))
+
+    train_on({"unknown": 30})
+    assert "The training records name no language" in page_of(made).text
+    assert json.loads((made.out / "summary.json").read_text())["zero_shot"] is None
+    train_on({"unknown": 10, "de": 20})
+    assert "10 training records name no language" in page_of(made, overwrite=True).text
+    assert json.loads((made.out / "summary.json").read_text())["zero_shot"]["after"] == pytest.approx(0.665)
+
+
 def test_a_set_without_languages(made):
     for folder, score in ((made.before, 0.25), (made.after, 0.5)):
         content = json.loads((folder / "metrics.json").read_text())
