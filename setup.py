@@ -30,6 +30,7 @@ setup(
     package_dir={"retrofit_kernels": "kernels/retrofit_kernels", "lit_retrofit.configs": "configs"},
     package_data={
         "lit_retrofit": ["py.typed"],
+        "lit_retrofit.report": ["templates/*"],
         "retrofit_kernels": ["py.typed"],
         "lit_retrofit.quickstart": ["data/*", "data/test/*", "data/test/qrels/*"],
         **{package: ["*.yaml"] for package in PACKAGES if package.startswith("lit_retrofit.configs")},
@@ -40,6 +41,7 @@ setup(
         "datasets>=3.6",
         "faiss-cpu>=1.9",
         "ir-measures>=0.4",
+        "jinja2>=3.1",
         "jsonargparse[signatures]>=4.41",
         "lightning>=2.6,<3",
         "numpy>=1.26",

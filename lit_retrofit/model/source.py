@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.model import embedded
 from lit_retrofit.model.pooling import PoolingName
-from lit_retrofit.quickstart import base_model
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,15 @@ def resolve_model(name: str) -> str:
     Raises:
         UserError: a directory without a model or tokenizer, or an embedded model that is not installed.
     """
-    if name == base_model.NAME:
-        return str(base_model.base_model_folder())
+    if name == embedded.NAME:
+        return str(embedded.base_model_folder())
     folder = Path(name)
     if folder.is_dir():
         _check_folder(folder)
         return str(folder)
     if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise UserError(
-            f"{name}: no such model; give a directory, a hub name (owner/model) or '{base_model.NAME}'"
+            f"{name}: no such model; give a directory, a hub name (owner/model) or '{embedded.NAME}'"
         )
     return name
 

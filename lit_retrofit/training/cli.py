@@ -75,14 +75,19 @@ class RetrofitCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self, folder: Path, given: list[Any]) -> list[Any]:
+        trainer = self.config_init[self.subcommand]["trainer"]
+        callbacks: list[Any] = []
+        if trainer["enable_progress_bar"] is not False:
+            callbacks.append(RichProgressBar(leave=self.subcommand == "fit"))
         if self.subcommand == "predict":
-            return [RichProgressBar(), EmbeddingWriter(folder)]
+            callbacks.append(EmbeddingWriter(folder))
         if self.subcommand != "fit":
-            return [RichProgressBar()]
-        callbacks: list[Any] = [TrainingCard(folder), RichProgressBar(leave=True)]
-        if self.config_init["fit"]["trainer"]["logger"]:
+            return callbacks
+        callbacks.append(TrainingCard(folder))
+        if trainer["logger"]:
             callbacks.append(LearningRateMonitor("step"))
-        if not any(isinstance(callback, ModelCheckpoint) for callback in given):
+        own = any(isinstance(callback, ModelCheckpoint) for callback in given)
+        if not own and trainer["enable_checkpointing"] is not False:
             callbacks += self._checkpoints(folder / "checkpoints")
         return callbacks
 
@@ -147,5 +152,9 @@ def run(arguments: list[str]) -> None:
         save_config_callback=SaveConfigCallback,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
-        parser_kwargs={"prog": "lit-retrofit"},
+        parser_kwargs={
+            "prog": "lit-retrofit",
+            "exit_on_error": False,
+            **{name: {"exit_on_error": False} for name in ("fit", "validate", "test", "predict")},
+        },
     )

@@ -31,7 +31,9 @@ def doc(text: str, id: str | None = None) -> Document:
     return Document(id or text_id(text), text)
 
 
-def draw(query: str, positives: Sequence[Document], negatives: Sequence[Document] = (), drawn: int = 0) -> Draw:
+def draw(
+    query: str, positives: Sequence[Document], negatives: Sequence[Document] = (), drawn: int = 0
+) -> Draw:
     return Draw(Record(query, query, tuple(positives), tuple(negatives)), positives[drawn], tuple(negatives))
 
 
@@ -57,7 +59,9 @@ def documents(batch: RetrievalBatch) -> list[str]:
 
 def known(batch: RetrievalBatch) -> list[set[str]]:
     names = documents(batch)
-    return [{names[column] for column in columns if column >= 0} for columns in batch.known_positives.tolist()]
+    return [
+        {names[column] for column in columns if column >= 0} for columns in batch.known_positives.tolist()
+    ]
 
 
 def positives(batch: RetrievalBatch) -> list[str]:

