@@ -27,7 +27,8 @@ class Tokenize(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+# The batches are not frozen: Lightning rebuilds them field by field for some precisions.
+@dataclass
 class TokenBatch:
     """A micro-batch: texts of similar length, padded to the longest.
 
@@ -56,7 +57,7 @@ class Draw:
     negatives: tuple[Document, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class RetrievalBatch:
     """Everything one training step needs.
 
@@ -81,12 +82,19 @@ class RetrievalBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RetrievalBatch:
         """The same batch on another device."""
-        move = {"device": device, "non_blocking": non_blocking}
+
+        def move(part: Tensor) -> Tensor:
+            return part.to(device, non_blocking=non_blocking)
+
         return RetrievalBatch(
-            tuple(micro_batch.to(**move) for micro_batch in self.micro_batches), self.texts,
-            self.query_rows.to(**move), self.document_rows.to(**move), self.positives.to(**move),
-            self.known_positives.to(**move), self.record_ids,
-        )  # fmt: skip
+            tuple(micro_batch.to(device, non_blocking) for micro_batch in self.micro_batches),
+            self.texts,
+            move(self.query_rows),
+            move(self.document_rows),
+            move(self.positives),
+            move(self.known_positives),
+            self.record_ids,
+        )
 
     @property
     def tokens(self) -> int:

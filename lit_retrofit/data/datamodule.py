@@ -68,8 +68,19 @@ class DataOptions:
 class _Draws(Dataset[Draw]):
     """The sampler already yields whole draws: the data set hands them through to the workers."""
 
-    def __getitem__(self, draw: Draw) -> Draw:  # type: ignore[override]
+    def __getitem__(self, draw: Draw) -> Draw:
         return draw
+
+
+class _MicroBatches(Dataset[TokenBatch]):
+    def __init__(self, batches: Sequence[TokenBatch]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        return self._batches[index]
 
 
 class RetrievalData(LightningDataModule):
@@ -196,7 +207,7 @@ class RetrievalData(LightningDataModule):
         batches = make_micro_batches(
             self.tokenize(texts, role), self.tokenize.pad_id, self.options.token_budget
         )
-        return DataLoader(list(batches), batch_size=None)
+        return DataLoader(_MicroBatches(batches), batch_size=None)
 
     def card(self) -> dict[str, Any]:
         """What the model is trained on: counts for the model card and the report."""

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from lit_retrofit.data.batching import Draw
-from lit_retrofit.data.records import Document, Record
+from lit_retrofit.data.records import Record
 from lit_retrofit.errors import UserError
 
 
@@ -22,16 +22,12 @@ class SamplingOptions:
         negatives: hard negatives drawn per query, anew in each epoch.
         cross_lingual: share of queries whose positive is drawn from another language, where the
             record's group has one.
-        documents_per_group: keep each group's records together and let them share this many of the
-            group's documents, drawn anew in each epoch. Each document is then embedded once for
-            several queries: far fewer tokens per query. None: every query draws its own.
         seed: of the order and of every draw.
     """
 
     batch_size: int = 64
     negatives: int = 1
     cross_lingual: float = 0.0
-    documents_per_group: int | None = None
     seed: int = 0
 
 
@@ -89,29 +85,11 @@ class DrawSampler(Sampler[list[Draw]]):
         self._goes_on = True
 
     def _draw_epoch(self, rng: np.random.Generator) -> list[Draw]:
-        if self.options.documents_per_group is None:
-            order = rng.permutation(len(self.records))
-            return [self._draw(self.records[i], self.records[i].positives, rng) for i in order]
-        return self._draw_groups(rng, self.options.documents_per_group)
+        return [self._draw(self.records[i], rng) for i in rng.permutation(len(self.records))]
 
-    def _draw_groups(self, rng: np.random.Generator, documents: int) -> list[Draw]:
-        groups: dict[str, list[Record]] = {}
-        for record in self.records:
-            groups.setdefault(record.group or record.id, []).append(record)
-        names = list(groups)
-        draws = []
-        for i in rng.permutation(len(names)):
-            members = groups[names[i]]
-            offered = list(dict.fromkeys(d for record in members for d in record.positives))
-            chosen = {offered[j] for j in rng.permutation(len(offered))[:documents]}
-            for record in members:
-                positives = [d for d in record.positives if d in chosen] or record.positives
-                draws.append(self._draw(record, positives, rng))
-        return draws
-
-    def _draw(self, record: Record, positives: Sequence[Document], rng: np.random.Generator) -> Draw:
-        own = [d for d in positives if d.language == record.language]
-        other = [d for d in positives if d.language != record.language]
+    def _draw(self, record: Record, rng: np.random.Generator) -> Draw:
+        own = [d for d in record.positives if d.language == record.language]
+        other = [d for d in record.positives if d.language != record.language]
         across = bool(other) and (not own or rng.random() < self.options.cross_lingual)
         pool = other if across else own
         positive = pool[rng.integers(len(pool))]
@@ -124,9 +102,9 @@ def _check(options: SamplingOptions, records: int) -> None:
     """Ranges that would otherwise end in a wrong batch, or in a traceback far from here."""
     if records == 0:
         raise UserError("there are no training records to sample from; check data.options.train")
-    for name, lowest in (("batch_size", 1), ("negatives", 0), ("documents_per_group", 1)):
+    for name, lowest in (("batch_size", 1), ("negatives", 0)):
         value = getattr(options, name)
-        if value is not None and value < lowest:
+        if value < lowest:
             raise UserError(f"data.sampling.{name} is {value}; it must be at least {lowest}")
     if not 0 <= options.cross_lingual <= 1:
         raise UserError(f"data.sampling.cross_lingual is {options.cross_lingual}; it is a share, 0 to 1")

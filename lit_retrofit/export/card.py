@@ -69,7 +69,7 @@ def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
     data, sampling = training["data"], training["sampling"]
     counts = ", ".join(f"{language} {count}" for language, count in data["languages"].items())
     lora = options.lora
-    method = f"LoRA, r = {lora.r}, alpha = {lora.alpha:g}" if lora else "full fine-tuning"
+    method = f"LoRA, r = {lora.r}, alpha = {lora.alpha}" if lora else "full fine-tuning"
     rows = [
         ("data", f"{', '.join(data['sources'])}: {data['records']} records ({counts})"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,10 @@ class Encoder(nn.Module):
     would vanish. Run it under autocast for speed. The module starts in training mode.
     """
 
+    backbone: Any  # a Hugging Face model, or peft's wrapper of one
+
     def __init__(
-        self, backbone: nn.Module, tokenizer: RoleTokenizer, options: EncoderOptions, normalise: bool
+        self, backbone: Any, tokenizer: RoleTokenizer, options: EncoderOptions, normalise: bool
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -69,7 +72,7 @@ class Encoder(nn.Module):
     @property
     def dimension(self) -> int:
         """The length of an embedding."""
-        return self.backbone.config.hidden_size
+        return int(self.backbone.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +96,7 @@ class Encoder(nn.Module):
             pooled = POOLING[self.options.pooling or "mean"](hidden, attention_mask)
             return nn.functional.normalize(pooled, dim=-1) if self.normalise else pooled
 
-    def merged_backbone(self) -> nn.Module:
+    def merged_backbone(self) -> Any:
         """The plain backbone with the adapters folded in. The encoder itself must not be used after."""
         if self.options.lora is None:
             return self.backbone
@@ -143,15 +146,16 @@ def _length(field: str, asked: int, limit: int) -> int:
     return asked
 
 
-def _max_length(backbone: nn.Module, tokenizer) -> int:
+def _max_length(backbone: Any, tokenizer: Any) -> int:
     """RoBERTa's positions start at padding_idx + 1, so it takes that many fewer than its table has."""
     positions = getattr(backbone.config, "max_position_embeddings", None) or tokenizer.model_max_length
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
-    offset = 0 if getattr(table, "padding_idx", None) is None else table.padding_idx + 1
+    padding = getattr(table, "padding_idx", None)
+    offset = 0 if padding is None else padding + 1
     return min(positions - offset, tokenizer.model_max_length)
 
 
-def _load(source: str, options: EncoderOptions):
+def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     trust = options.trust_remote_code
@@ -175,13 +179,13 @@ def _load(source: str, options: EncoderOptions):
     return backbone, tokenizer
 
 
-def _set_dropout(config, value: float) -> None:
+def _set_dropout(config: Any, value: float) -> None:
     for name, current in config.to_dict().items():
         if "dropout" in name and isinstance(current, int | float) and not isinstance(current, bool):
             setattr(config, name, value)
 
 
-def _trainable(backbone: nn.Module, options: EncoderOptions) -> nn.Module:
+def _trainable(backbone: Any, options: EncoderOptions) -> Any:
     if options.gradient_checkpointing:
         backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if options.freeze_embeddings:

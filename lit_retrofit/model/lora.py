@@ -24,7 +24,7 @@ class LoraOptions:
     """
 
     r: int = 16
-    alpha: float = 32
+    alpha: int = 32
     dropout: float = 0.0
     targets: list[str] | None = None
     top_layers: int | None = None

@@ -10,17 +10,18 @@ from typing import Any
 from torch import nn
 
 from lit_retrofit.model.pooling import PoolingName
+from lit_retrofit.model.tokenizer import Role
 
 
 def save_sentence_transformer(
-    backbone: nn.Module,
+    backbone: Any,
     tokenizer: Any,
     folder: Path,
     *,
     pooling: PoolingName,
     normalise: bool,
-    prompts: Mapping[str, str],
-    max_lengths: Mapping[str, int],
+    prompts: Mapping[Role, str],
+    max_lengths: Mapping[Role, int],
 ) -> None:
     """Writes stock modules only, so that nobody needs `trust_remote_code` to load them.
 
@@ -50,6 +51,9 @@ def save_sentence_transformer(
         if normalise:
             modules.append(Normalize())
         model = SentenceTransformer(
-            modules=modules, prompts=dict(prompts), similarity_fn_name="cosine", device="cpu"
+            modules=modules,
+            prompts={str(role): prompt for role, prompt in prompts.items()},
+            similarity_fn_name="cosine",
+            device="cpu",
         )
         model.save_pretrained(str(folder), create_model_card=False)

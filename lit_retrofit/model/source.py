@@ -7,6 +7,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model import embedded
@@ -109,7 +110,7 @@ def _pooling_name(source: str, config: dict) -> PoolingName:
     return _POOLING_NAMES[mode]
 
 
-def _read_json(source: str, name: str):
+def _read_json(source: str, name: str) -> Any:
     """A JSON file of a local directory or hub model; None where there is none."""
     from transformers.utils import cached_file
 

@@ -110,6 +110,7 @@ def build_bert(packed: PackedModel) -> BertModel:
     model = BertModel(config)
     # Mean pooling needs no pooler and the file has none. Zeros, rather than random weights, keep the
     # folder the same on every machine, and let every loader find what BertModel expects.
+    assert model.pooler is not None
     torch.nn.init.zeros_(model.pooler.dense.weight)
     shapes = {n: p.shape for n, p in model.named_parameters() if not n.startswith("pooler.")}
     state = {}

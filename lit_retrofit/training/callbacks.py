@@ -45,8 +45,8 @@ class RetrievalValidation(Callback):
         self._found[dataloader_idx].append((batch.rows.cpu(), outputs.float().cpu()))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures and logs."""
-        if self._found[0]:
+        """Measures and logs. The Trainer's sanity check and its fast_dev_run see only parts of the set."""
+        if self._found[0] and not trainer.sanity_checking and not trainer.fast_dev_run:
             self._log("val", trainer.datamodule.validation_set, pl_module)  # type: ignore[attr-defined]
 
     on_test_epoch_start = on_validation_epoch_start

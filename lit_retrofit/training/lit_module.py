@@ -109,7 +109,7 @@ class Retriever(LightningModule):
     test_step = validation_step
     predict_step = validation_step
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW, its schedule stepped once per optimizer step."""
         optimizer = build_optimizer(self.parameters(), self.optimizer_options)
         steps = int(self.trainer.estimated_stepping_batches)

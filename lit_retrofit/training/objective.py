@@ -9,6 +9,8 @@ import torch
 from retrofit_kernels import ContrastiveOptions, ContrastiveOutput, info_nce
 from torch import Tensor, nn
 
+from lit_retrofit.errors import UserError
+
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
@@ -24,12 +26,16 @@ class ObjectiveOptions:
 
 
 class ContrastiveObjective(nn.Module):
-    """InfoNCE (van den Oord et al., arXiv 1807.03748), without known positives among the negatives."""
+    """InfoNCE (van den Oord et al., arXiv 1807.03748), without known positives among the negatives.
+
+    Raises:
+        UserError: the temperature is not above 0.
+    """
 
     def __init__(self, options: ObjectiveOptions) -> None:
         super().__init__()
         if not options.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {options.temperature}")
+            raise UserError(f"model.objective.temperature is {options.temperature}; it must be above 0")
         # The logarithm keeps a learnt temperature positive.
         log_scale = torch.tensor(-math.log(options.temperature))
         self.log_scale = nn.Parameter(log_scale, requires_grad=options.learn_temperature)

@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_retrofit.errors import UserError
+
 
 @dataclass(frozen=True)
 class OptimizerOptions:
@@ -26,6 +28,20 @@ class OptimizerOptions:
     weight_decay: float = 0.01
     warmup: float = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+
+
+def check_options(options: OptimizerOptions) -> None:
+    """Checks ranges before anything slow begins.
+
+    Raises:
+        UserError: a value that cannot be meant.
+    """
+    if not options.learning_rate > 0:
+        raise UserError(f"model.optimizer.learning_rate is {options.learning_rate}; it must be above 0")
+    if not options.weight_decay >= 0:
+        raise UserError(f"model.optimizer.weight_decay is {options.weight_decay}; it must not be negative")
+    if not 0 <= options.warmup <= 1:
+        raise UserError(f"model.optimizer.warmup is {options.warmup}; it is a share of the steps, 0 to 1")
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:

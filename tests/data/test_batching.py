@@ -21,10 +21,10 @@ class Letters:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[str]]] = []
 
-    def __call__(self, texts: Sequence[str], role: str) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], role: str, max_length: int | None = None) -> list[list[int]]:
         self.calls.append((role, list(texts)))
         prompt = {"query": 1, "document": 2}[role]
-        return [[prompt, *map(ord, text.lower())][:10] for text in texts]
+        return [[prompt, *map(ord, text.lower())][: max_length or 10] for text in texts]
 
 
 def doc(text: str, id: str | None = None) -> Document:
@@ -213,3 +213,10 @@ def test_moves_every_tensor() -> None:
 def test_one_query_alone_has_only_its_positive() -> None:
     batch = collate(draw("q", [doc("a"), doc("b")]))
     assert (documents(batch), known(batch)) == (["a"], [{"a"}])
+
+
+def test_documents_may_be_cut_shorter_in_training_and_queries_are_not() -> None:
+    batch = RetrievalCollator(Letters(), 64, document_length=4)([draw("a long query", [doc("a long document")])])
+    lengths = {row: int(n) for m in batch.micro_batches for row, n in zip(m.rows.tolist(), m.attention_mask.sum(1))}
+    assert lengths[int(batch.query_rows[0])] == 10
+    assert lengths[int(batch.document_rows[0])] == 4

@@ -53,11 +53,11 @@ def ids(batches: Sequence[Sequence[Draw]]) -> list[list[str]]:
 
 OPTIONS = [
     SamplingOptions(batch_size=4, negatives=2, cross_lingual=0.5),
-    SamplingOptions(batch_size=4, negatives=2, documents_per_group=2),
+    SamplingOptions(batch_size=4, negatives=0),
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["own documents", "shared documents"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language"])
 def test_the_same_seed_draws_the_same_and_epochs_differ(options: SamplingOptions) -> None:
     records = pages(5, negatives=4)
     first, second = (epochs(DrawSampler(records, options), 3) for _ in range(2))
@@ -67,7 +67,7 @@ def test_the_same_seed_draws_the_same_and_epochs_differ(options: SamplingOptions
     assert epochs(DrawSampler(records, other), 1) != first[:1]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["own documents", "shared documents"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language"])
 def test_an_epoch_holds_every_record_once_but_those_left_out(options: SamplingOptions) -> None:
     records = pages(5)  # 15 records, batches of 4: 3 are left out
     sampler = DrawSampler(records, options)
@@ -90,7 +90,7 @@ def test_as_many_batches_as_promised(count: int, size: int, batches: int, left_o
     assert [len(list(sampler)) for _ in range(3)] == [batches] * 3
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["own documents", "shared documents"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language"])
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 5, 6, 7])
 def test_resumes_where_it_was_stopped(options: SamplingOptions, stop: int) -> None:
     records = pages(5, negatives=4)
@@ -206,34 +206,8 @@ def test_a_record_with_one_language_has_no_other_to_draw() -> None:
     assert all(len(batches[0]) == 3 for batches in epochs(DrawSampler([own, foreign, unknown], options), 5))
 
 
-def test_documents_of_a_group_are_shared() -> None:
-    languages = ("de", "en", "fr", "ru")
-    options = SamplingOptions(batch_size=8, documents_per_group=2)
-    sampler = DrawSampler(pages(10, languages), options)
-    chosen = []
-    for batches in epochs(sampler, 4):
-        drawn: dict[str, list[Draw]] = {}
-        for batch in batches:
-            # Groups stay together: eight records are two whole pages.
-            assert set(Counter(draw.record.group for draw in batch).values()) == {4}
-            for draw in batch:
-                drawn.setdefault(draw.record.group or "", []).append(draw)
-        for draws in drawn.values():
-            assert len({draw.positive.id for draw in draws}) <= 2
-            assert all(draw.positive in draw.record.positives for draw in draws)
-        chosen.append({draw.positive.id for draw in drawn["page 0"]})
-    assert len({frozenset(documents) for documents in chosen}) > 1
-
-
-def test_records_without_a_group_are_groups_of_their_own() -> None:
-    sampler = DrawSampler(pairs(7), SamplingOptions(batch_size=7, documents_per_group=1))
-    (batch,) = sampler
-    assert sorted(draw.positive.id for draw in batch) == [f"p{i}" for i in range(7)]
-
-
 @pytest.mark.parametrize(("field", "value"), [
     ("batch_size", 0), ("batch_size", -4), ("negatives", -1), ("cross_lingual", 1.5), ("cross_lingual", -0.1),
-    ("documents_per_group", 0),
 ])  # fmt: skip
 def test_senseless_options_are_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=field):

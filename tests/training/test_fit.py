@@ -475,3 +475,28 @@ def test_several_processes_are_refused(bert_folder) -> None:
     module.trainer = type("TwoProcesses", (), {"world_size": 2, "precision": "32-true"})()  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"2 processes.*--trainer\.devices 1"):
         module.setup("fit")
+
+
+def test_zz_probe(fit):
+    constant = (
+        "--model.optimizer.schedule", "constant", "--model.optimizer.warmup", "0",
+        "--model.encoder.dropout", "0", "--model.encoder.lora.dropout", "0",
+    )
+    seen = []
+    from lit_retrofit.training import lit_module
+    original = lit_module.Retriever.training_step
+    def step(self, batch, i):
+        seen.append((self.trainer.current_epoch, i, self.trainer.global_step, self.optimizers().param_groups[0]["lr"], batch.record_ids[0][-3:], batch.tokens, [m.training for m in self.encoder.modules()].count(False)))
+        return original(self, batch, i)
+    lit_module.Retriever.training_step = step
+    epochs = ("--trainer.max_epochs", "3")
+    for part in (("--trainer.max_epochs", "1"), ("--trainer.max_steps", "5")):
+        name = part[0][-5:]
+        fit(*constant, *epochs, name="whole"+name); print("WHOLE", *seen, sep="\n"); seen.clear()
+        _, stopped = fit(*constant, *epochs, *part, name="stopped"+name); print("STOPPED", *seen, sep="\n"); seen.clear()
+        _, r = fit(*constant, *epochs, "--ckpt_path", str(stopped / "checkpoints" / "last.ckpt"), name="resumed"+name); print("RES", *seen, sep="\n"); seen.clear()
+        a, b = weights(r), weights(stopped.with_name("whole"+name))
+        print(max((a[n]-b[n]).abs().max() for n in a))
+        c = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
+        print(c["loops"]["fit_loop"]["state_dict"], c["loops"]["fit_loop"]["epoch_progress"],c["loops"]["fit_loop"]["epoch_loop.batch_progress"])
+    assert 0
