@@ -11,15 +11,14 @@ from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 
-from lit_retrofit.data.batching import Draw, RetrievalCollator, TokenBatch, Tokenize, make_micro_batches
+from lit_retrofit.data.batching import RetrievalCollator, TokenBatch, Tokenize, make_micro_batches
 from lit_retrofit.data.beir import read_beir
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.parallel import add_parallel_positives
 from lit_retrofit.data.records import Record, RetrievalSet
 from lit_retrofit.data.rows import read_rows
-from lit_retrofit.data.sampling import DrawSampler, SamplingOptions
+from lit_retrofit.data.sampling import DrawLoader, DrawSampler, SamplingOptions
 from lit_retrofit.data.splitting import split_by_group, to_retrieval_set
 from lit_retrofit.errors import UserError
 from lit_retrofit.quickstart.embedded_data import resolve_data
@@ -65,13 +64,6 @@ class DataOptions:
     seed: int = 0
 
 
-class _Draws(Dataset[Draw]):
-    """The sampler already yields whole draws: the data set hands them through to the workers."""
-
-    def __getitem__(self, draw: Draw) -> Draw:
-        return draw
-
-
 class _MicroBatches(Dataset[TokenBatch]):
     def __init__(self, batches: Sequence[TokenBatch]) -> None:
         self._batches = batches
@@ -103,6 +95,8 @@ class RetrievalData(LightningDataModule):
         self.sampling = sampling
         self.tokenize: Tokenize = tokenize
         self.train_records: list[Record] = []
+        self._train_loader: DrawLoader | None = None
+        self._train_state: dict[str, Any] | None = None
         self.reports: list[str] = []
         self.validation_set: RetrievalSet | None = None
         self.test_set: RetrievalSet | None = None
@@ -114,8 +108,11 @@ class RetrievalData(LightningDataModule):
         Raises:
             UserError: a part that the stage needs is not given, or cannot be read.
         """
+        _check(self.options)
         if stage in ("fit", "validate") and self.validation_set is None:
             self._read_training()
+            if stage == "validate" and self.validation_set is None:
+                _required(None, "validation")
         elif stage == "test" and self.test_set is None:
             self.test_set = read_beir(resolve_data(_required(self.options.test, "test")))
         elif stage == "predict" and not self.predict_texts:
@@ -130,6 +127,7 @@ class RetrievalData(LightningDataModule):
                 resolve_source(source), format=self.options.format, skip_invalid=self.options.skip_invalid
             )
             records += found
+            _check_ids(records, source)
             self.reports.append(str(report))
             log.info(str(report))
         if self.options.parallel_positives:
@@ -142,6 +140,8 @@ class RetrievalData(LightningDataModule):
                 records, self.options.validation_share, self.options.seed
             )
             self.validation_set = to_retrieval_set(validation, "validation") if validation else None
+            if not validation and self.options.validation_share > 0:
+                log.warning("no group falls into the validation share: this run is not validated")
         if records:
             self._check_learns()
 
@@ -165,7 +165,7 @@ class RetrievalData(LightningDataModule):
                 "data.sampling.batch_size or mine negatives first"
             )
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> DrawLoader:
         """Batches of `RetrievalBatch`; its state resumes in the middle of an epoch."""
         sampler = DrawSampler(self.train_records, self.sampling)
         if sampler.left_out:
@@ -173,15 +173,21 @@ class RetrievalData(LightningDataModule):
                 "%d of %d records fill no batch of %d in each epoch (others each time)",
                 sampler.left_out, len(self.train_records), self.sampling.batch_size,
             )  # fmt: skip
-        return StatefulDataLoader(
-            _Draws(),
-            batch_sampler=sampler,
-            collate_fn=RetrievalCollator(
-                self.tokenize, self.options.token_budget, self.options.training_document_length
-            ),
-            num_workers=self.options.workers,
-            pin_memory=False,
+        collate = RetrievalCollator(
+            self.tokenize, self.options.token_budget, self.options.training_document_length
         )
+        self._train_loader = DrawLoader(sampler, collate, self.options.workers)
+        if self._train_state is not None:
+            self._train_loader.load_state_dict(self._train_state)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is in its data. (The Trainer restores the loader's state too late, or not at all.)"""
+        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lets the next training loader go on where the state was taken."""
+        self._train_state = state_dict.get("train")
 
     def val_dataloader(self) -> list[DataLoader]:
         """Micro-batches of the validation set's queries, then of its documents."""
@@ -221,6 +227,27 @@ class RetrievalData(LightningDataModule):
             "validation_queries": len(self.validation_set.queries) if self.validation_set else 0,
             "reports": self.reports,
         }
+
+
+def _check(options: DataOptions) -> None:
+    if options.token_budget < 1:
+        raise UserError(f"data.options.token_budget is {options.token_budget}; it must be at least 1")
+    if not 0 <= options.validation_share < 1:
+        raise UserError(
+            f"data.options.validation_share is {options.validation_share}; it is a share, 0 to below 1"
+        )
+
+
+def _check_ids(records: Sequence[Record], source: str) -> None:
+    """Documents of several sources share batches: an id must mean the same text in all of them."""
+    texts: dict[str, str] = {}
+    for record in records:
+        for document in (*record.positives, *record.negatives):
+            if texts.setdefault(document.id, document.text) != document.text:
+                raise UserError(
+                    f"{source}: document id '{document.id}' has another text in an earlier source of "
+                    "data.options.train; give every text its own id"
+                )
 
 
 def resolve_source(source: str) -> str | Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lit_retrofit.data.batching import Draw
 from lit_retrofit.data.records import Record
@@ -20,6 +22,8 @@ class SamplingOptions:
     Attributes:
         batch_size: queries per step.
         negatives: hard negatives drawn per query, anew in each epoch.
+        neighbours: records brought into a query's batch because their positive is one of its mined negatives.
+            They are hard negatives that cost nothing: the batch embeds them anyway.
         cross_lingual: share of queries whose positive is drawn from another language, where the
             record's group has one.
         seed: of the order and of every draw.
@@ -27,6 +31,7 @@ class SamplingOptions:
 
     batch_size: int = 64
     negatives: int = 1
+    neighbours: int = 0
     cross_lingual: float = 0.0
     seed: int = 0
 
@@ -53,6 +58,9 @@ class DrawSampler(Sampler[list[Draw]]):
         self._position = 0
         self._goes_on = True
         self._size = min(options.batch_size, len(records))
+        self._by_positive: dict[str, list[int]] = {}
+        for i, record in enumerate(records):
+            self._by_positive.setdefault(record.positives[0].id, []).append(i)
 
     def __len__(self) -> int:
         return len(self.records) // self._size
@@ -85,7 +93,25 @@ class DrawSampler(Sampler[list[Draw]]):
         self._goes_on = True
 
     def _draw_epoch(self, rng: np.random.Generator) -> list[Draw]:
-        return [self._draw(self.records[i], rng) for i in rng.permutation(len(self.records))]
+        return [self._draw(self.records[i], rng) for i in self._order(rng)]
+
+    def _order(self, rng: np.random.Generator) -> list[int]:
+        """Every record once: at random, each followed by its `neighbours` that have not come yet."""
+        order: dict[int, None] = {}
+        for i in rng.permutation(len(self.records)).tolist():
+            if i not in order:
+                order[i] = None
+                near = [j for j in self._near(i) if j not in order]
+                for j in rng.permutation(len(near))[: self.options.neighbours]:
+                    order[near[j]] = None
+        return list(order)
+
+    def _near(self, index: int) -> list[int]:
+        """Records whose first positive is among this record's hard negatives."""
+        if self.options.neighbours == 0:
+            return []
+        negatives = self.records[index].negatives
+        return list(dict.fromkeys(j for n in negatives for j in self._by_positive.get(n.id, ())))
 
     def _draw(self, record: Record, rng: np.random.Generator) -> Draw:
         own = [d for d in record.positives if d.language == record.language]
@@ -98,11 +124,33 @@ class DrawSampler(Sampler[list[Draw]]):
         return Draw(record, positive, tuple(record.negatives[i] for i in picked))
 
 
+class DrawLoader(StatefulDataLoader):
+    """Draws' batches, collated in workers; its state goes on in the middle of an epoch.
+
+    The trainer opens an iterator when it begins and, if it resumes between two epochs, a second one.
+    An iterator that is never read must not start workers that draw ahead for it: here an iteration
+    begins with its first batch.
+    """
+
+    def __init__(self, sampler: DrawSampler, collate: Callable[[Sequence[Draw]], Any], workers: int) -> None:
+        super().__init__(_SameDraws(), batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+
+
+class _SameDraws(Dataset[Draw]):
+    """The sampler already yields whole draws: the data set hands them through to the workers."""
+
+    def __getitem__(self, draw: Draw) -> Draw:
+        return draw
+
+
 def _check(options: SamplingOptions, records: int) -> None:
     """Ranges that would otherwise end in a wrong batch, or in a traceback far from here."""
     if records == 0:
         raise UserError("there are no training records to sample from; check data.options.train")
-    for name, lowest in (("batch_size", 1), ("negatives", 0)):
+    for name, lowest in (("batch_size", 1), ("negatives", 0), ("neighbours", 0)):
         value = getattr(options, name)
         if value < lowest:
             raise UserError(f"data.sampling.{name} is {value}; it must be at least {lowest}")

@@ -20,11 +20,12 @@ from lit_retrofit.evaluation.bm25 import rank_bm25
 from lit_retrofit.evaluation.measures import MEASURES, Scores, evaluate_embeddings, means_by_kind
 from lit_retrofit.evaluation.results import Results, TaskScores, check_output, write_results
 from lit_retrofit.evaluation.tasks import split_tasks
+from lit_retrofit.model.device import Precision, choose_device
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.quickstart.embedded_data import resolve_data
-from lit_retrofit.retrieval.embed import Precision, choose_device, embed_texts
+from lit_retrofit.retrieval.embed import embed_texts
 
 
 def evaluate(
@@ -67,7 +68,7 @@ def evaluate(
         pooling: mean, cls or last; the model's own by default.
         max_length: cut queries and documents to this many tokens; the model's own by default.
         token_budget: tokens embedded at a time.
-        precision: bf16 and fp16 are faster on a GPU.
+        precision: of the embedding model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
         skip_invalid: skip and count broken documents, queries and judgements instead of stopping.
         overwrite: replace earlier results in the output folder.

@@ -19,10 +19,11 @@ from lit_retrofit.mining.find import Backend, Finding, find_negatives
 from lit_retrofit.mining.pool import Pool, Scope, build_pool, read_corpus
 from lit_retrofit.mining.rules import DROPS, MiningRules, Sampling
 from lit_retrofit.mining.summary import MiningSummary, RecordCounts, examples, histogram, show
+from lit_retrofit.model.device import Precision, choose_device
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.quickstart.embedded_data import resolve_data
-from lit_retrofit.retrieval.embed import Precision, choose_device, embed_texts
+from lit_retrofit.retrieval.embed import embed_texts
 
 
 def mine(
@@ -46,7 +47,7 @@ def mine(
     document_prompt: str | None = None,
     pooling: PoolingName | None = None,
     max_length: int | None = None,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     device: str = "auto",
     token_budget: int = 16384,
     seed: int = 0,
@@ -86,7 +87,7 @@ def mine(
         document_prompt: put before every document; the model's own by default.
         pooling: mean, cls or last; the model's own by default.
         max_length: cut texts to this many tokens; the model's own by default.
-        precision: bf16 and fp16 are faster on a GPU.
+        precision: of the embedding model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
         token_budget: tokens embedded at a time.
         seed: of the random sampling.

@@ -45,9 +45,17 @@ def find_targets(backbone: nn.Module) -> list[str]:
 
 
 def add_lora(backbone: nn.Module, options: LoraOptions) -> nn.Module:
-    """Wraps the backbone; only the adapters stay trainable."""
+    """Wraps the backbone; only the adapters stay trainable.
+
+    Raises:
+        UserError: an option is out of range, or a target does not exist.
+    """
     from peft import LoraConfig, get_peft_model
 
+    if options.r < 1:
+        raise UserError(f"lora.r is {options.r}; the rank must be at least 1")
+    if not 0 <= options.dropout < 1:
+        raise UserError(f"lora.dropout is {options.dropout}; it must be from 0 to below 1")
     targets = options.targets or find_targets(backbone)
     known = {name for name, m in backbone.named_modules() if isinstance(m, nn.Linear)}
     for target in targets:

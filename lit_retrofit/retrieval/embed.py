@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from lit_retrofit.data.batching import make_micro_batches
-from lit_retrofit.errors import UserError
+from lit_retrofit.model.device import Precision, autocast_dtype
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.tokenizer import Role
 
-Precision = Literal["fp32", "bf16", "fp16"]
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CHUNK = 16384  # texts tokenized and sorted by length at a time: bounds memory, keeps padding low
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one; anything else is torch's name of a device.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"device {name} cannot be used ({reason}); use auto, cpu, cuda or cuda:0") from None
-    return device
 
 
 def embed_texts(
@@ -52,7 +32,7 @@ def embed_texts(
         texts: without prompts.
         role: query or document.
         token_budget: padded tokens of a micro-batch.
-        precision: fp32, or autocast to bf16 or fp16.
+        precision: fp32, or autocast to bf16 or fp16; auto is bf16 where the device multiplies it.
         description: shown beside a progress bar; no bar without it.
 
     Returns:
@@ -81,6 +61,7 @@ def embed_texts(
 
 @torch.inference_mode()
 def _embed(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor, precision: Precision) -> Tensor:
-    device, dtype = encoder.device, _AUTOCAST[precision]
+    device = encoder.device
+    dtype = autocast_dtype(precision, device)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         return encoder(input_ids.to(device), attention_mask.to(device)).float().cpu()

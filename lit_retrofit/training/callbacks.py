@@ -18,6 +18,7 @@ from torch import Tensor
 from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
 from lit_retrofit.data.records import RetrievalSet
 from lit_retrofit.data.writing import new_text_file
+from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation.measures import evaluate_embeddings, means_by_kind
 
 MONITOR = "val/nDCG@10"
@@ -58,6 +59,11 @@ class RetrievalValidation(Callback):
 
     def _log(self, stage: str, retrieval_set: RetrievalSet, pl_module: LightningModule) -> None:
         queries, corpus = (_in_order(found) for found in self._found)
+        if (len(queries), len(corpus)) != (len(retrieval_set.queries), len(retrieval_set.corpus)):
+            raise UserError(
+                f"only a part of {retrieval_set.name} was embedded, and retrieval cannot be measured on it; "
+                f"leave out --trainer.limit_{stage}_batches, or set it to 0 to measure nothing"
+            )
         results = evaluate_embeddings(retrieval_set, queries, corpus)
         means = means_by_kind((result.task.kind, result.scores) for result in results)
         for kind, scores in means.items():

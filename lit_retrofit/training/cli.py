@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from lit_retrofit.data.datamodule import RetrievalData
 from lit_retrofit.errors import UserError
+from lit_retrofit.model.device import choose_device, multiplies_bf16
 from lit_retrofit.training.callbacks import MONITOR, EmbeddingWriter, TrainingCard
 from lit_retrofit.training.lit_module import Retriever
 
@@ -29,6 +30,15 @@ WRITTEN = (
     TrainingCard.FILE,
     "embeddings.npy",
 )
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Saves the configuration of training alone: the other commands may share its output folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes config.yaml."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
 
 
 class RetrofitCLI(LightningCLI):
@@ -65,6 +75,8 @@ class RetrofitCLI(LightningCLI):
         """The Trainer with the run's own loggers and callbacks where the config names none."""
         folder = self._options["output"]
         config = self.config_init[self.subcommand]["trainer"]
+        if config["precision"] is None:
+            config["precision"] = "bf16-mixed" if multiplies_bf16(choose_device("auto")) else "32-true"
         config["default_root_dir"] = config["default_root_dir"] or str(folder)
         if config["logger"] in (None, True):
             config["logger"] = _loggers(folder, self._options["wandb"]) if self.subcommand == "fit" else False
@@ -149,7 +161,7 @@ def run(arguments: list[str]) -> None:
         RetrievalData,
         args=arguments,
         seed_everything_default=0,
-        save_config_callback=SaveConfigCallback,
+        save_config_callback=SaveFitConfig,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_kwargs={

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from lit_retrofit.model.tokenizer import RoleTokenizer
 from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
 from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.objective import ContrastiveObjective, ObjectiveOptions
-from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule
+from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
 
 
 class Retriever(LightningModule):
@@ -43,6 +44,9 @@ class Retriever(LightningModule):
         kept_tokens: int = 32768,
     ) -> None:
         super().__init__()
+        check_options(optimizer)
+        if kept_tokens < 0:
+            raise UserError(f"model.kept_tokens is {kept_tokens}; 0 keeps no graph, more keeps some")
         self.options = {
             "objective": asdict(objective),
             "optimizer": asdict(optimizer),
@@ -64,8 +68,14 @@ class Retriever(LightningModule):
         """Refuses what the step does not do yet, rather than computing something else.
 
         Raises:
-            UserError: more than one process.
+            UserError: more than one process, or training of weights kept in half precision.
         """
+        if stage == "fit" and self.trainer.precision in ("bf16-true", "16-true"):
+            mixed = str(self.trainer.precision).replace("true", "mixed")
+            raise UserError(
+                f"precision {self.trainer.precision} keeps the weights in half precision, where small "
+                f"updates vanish; set --trainer.precision {mixed}"
+            )
         if self.trainer.world_size > 1:
             raise UserError(
                 f"{self.trainer.world_size} processes: training runs on one device at present; "
@@ -118,6 +128,23 @@ class Retriever(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained weights only, and the options that rebuild the encoder around them."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        trained = self._trained_shapes()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         checkpoint[CHECKPOINT_KEY] = asdict(self.encoder.options)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses weights of another configuration, which would silently leave the base model as it is.
+
+        Raises:
+            UserError: the checkpoint holds other weights than this module trains.
+        """
+        held = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
+        differing = self._trained_shapes().items() ^ held.items()
+        if differing:
+            raise UserError(
+                "the checkpoint's weights are not those that this configuration trains (first difference: "
+                f"{min(name for name, _ in differing)}); give the config.yaml of its run with --config"
+            )
+
+    def _trained_shapes(self) -> dict[str, torch.Size]:
+        return {name: weight.shape for name, weight in self.named_parameters() if weight.requires_grad}

@@ -217,3 +217,23 @@ def test_senseless_options_are_refused(field: str, value: float) -> None:
 def test_no_records_make_no_batches() -> None:
     with pytest.raises(UserError, match="record"):
         DrawSampler([], SamplingOptions())
+
+
+def test_records_whose_positives_are_hard_negatives_share_a_batch() -> None:
+    # Record i's mined negatives are the positives of i + 10, i + 20 and i + 30 (of 40).
+    def record(i: int) -> Record:
+        near = tuple(Document(f"p{(i + j) % 40}", f"text {(i + j) % 40}") for j in (10, 20, 30))
+        return Record(f"r{i}", f"query {i}", (Document(f"p{i}", f"text {i}"),), near)
+
+    records = [record(i) for i in range(40)]
+    for neighbours, size in ((3, 4), (1, 2)):
+        sampler = DrawSampler(records, SamplingOptions(batch_size=size, negatives=0, neighbours=neighbours))
+        for batches in epochs(sampler, 3):
+            assert sorted(chain(*ids(batches))) == sorted(r.id for r in records)
+            for batch in batches:
+                numbers = {int(draw.record.id[1:]) for draw in batch}
+                assert len({number % 10 for number in numbers}) == 1, numbers
+                assert all(draw.negatives == () for draw in batch)
+    alone = DrawSampler(records, SamplingOptions(batch_size=4, negatives=0))
+    mixed = [len({int(draw.record.id[1:]) % 10 for draw in batch}) for batch in alone]
+    assert max(mixed) > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -58,12 +59,26 @@ def fit(bert_folder, files, tmp_path) -> Callable[..., tuple[int, Path]]:
             "--data.options.train", f"[{files['train']}]", "--data.options.validation", files["validation"],
             "--data.options.token_budget", "100", "--data.sampling.batch_size", "8",
             "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1",
-            "--trainer.enable_progress_bar", "false", "--wandb", "false",
+            "--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--wandb", "false",
         ]  # fmt: skip
         adapters = ["--model.encoder.lora.r", "4", "--model.encoder.lora.dropout", "0.1"] if lora else []
         return main([*words, *adapters, *extra]), tmp_path / name
 
     return run
+
+
+def exit_status(run: Callable[[], tuple[int, Path]]) -> int | str | None:
+    """Of a command that may be refused while its options are read, by jsonargparse."""
+    try:
+        return run()[0]
+    except SystemExit as stopped:
+        return stopped.code
+
+
+@pytest.fixture(autouse=True)
+def _as_on_the_command_line(monkeypatch) -> None:
+    """Lightning's parser debugs, and raises, where pytest shows debug logs; here it exits."""
+    monkeypatch.delenv("JSONARGPARSE_DEBUG", raising=False)
 
 
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -81,11 +96,11 @@ def column(run: Path, name: str) -> list[float]:
 
 
 def test_a_whole_run(fit, bert_folder, capsys) -> None:
-    status, run = fit("--trainer.max_epochs", "6")
+    status, run = fit("--trainer.max_epochs", "6", "--model.optimizer.learning_rate", "0.005")
     assert status == 0, capsys.readouterr().err
     loss = column(run, "train/loss")
     assert len(loss) == 6 * 3
-    assert sum(loss[-3:]) < 0.8 * sum(loss[:3])
+    assert sum(loss[-3:]) < 0.9 * sum(loss[:3])
     for key in ("val/nDCG@10", "val/monolingual/nDCG@10", "val/monolingual/Recall@100", "train/padding_share"):
         assert all(0 <= value <= 1 for value in column(run, key))
     assert len(column(run, "val/nDCG@10")) == 6
@@ -100,7 +115,7 @@ def test_a_whole_run(fit, bert_folder, capsys) -> None:
     assert card["encoder"]["query_prompt"] == "query: "
     assert card["encoder"]["lora"]["r"] == 4
     assert card["objective"]["temperature"] == 0.1
-    assert card["optimizer"]["learning_rate"] == 0.01
+    assert card["optimizer"]["learning_rate"] == 0.005
     assert card["sampling"]["batch_size"] == 8
     assert card["data"]["records"] == card["data"]["with_negatives"] == 30
     assert card["data"]["languages"] == {"en": 15, "de": 15}
@@ -168,26 +183,49 @@ def test_full_fine_tuning_stores_all_that_is_trained(fit) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("first_part", [("--trainer.max_epochs", "1"), ("--trainer.max_steps", "5")],
-                         ids=["after an epoch", "within an epoch"])  # fmt: skip
-def test_a_resumed_run_ends_with_the_same_weights(fit, first_part: tuple[str, str], workers: str) -> None:
-    """Dropout and the drawing of negatives are random; resuming must not repeat or skip any of it."""
-    constant = (
-        "--model.optimizer.schedule", "constant", "--model.optimizer.warmup", "0",
-        "--data.options.workers", workers, "--model.encoder.dropout", "0", "--model.encoder.lora.dropout", "0",
-    )  # fmt: skip
-    # Two epochs, but for "within an epoch" three: the second is left in its middle.
-    epochs = ("--trainer.max_epochs", "3")
-    assert fit(*constant, *epochs, name="whole")[0] == 0
-    status, stopped = fit(*constant, *epochs, *first_part, name="stopped")
+@pytest.mark.parametrize(("first", "then"), [
+    (("--trainer.max_epochs", "1"), ("--trainer.max_epochs", "3")),
+    (("--trainer.max_epochs", "2"), ("--trainer.max_epochs", "3")),
+    (("--trainer.max_steps", "4"), ("--trainer.max_steps", "8", "--trainer.max_epochs", "-1")),
+], ids=["after one epoch", "after two epochs", "within an epoch"])  # fmt: skip
+def test_a_resumed_run_ends_with_the_same_weights(fit, first, then, workers: str) -> None:
+    """The order, the positives and the negatives are random; resuming must not repeat or skip any."""
+    constant = (*CONSTANT, "--data.options.workers", workers)
+    assert fit(*constant, *then, name="whole")[0] == 0
+    status, stopped = fit(*constant, *first, name="stopped")
     assert status == 0
     last = str(stopped / "checkpoints" / "last.ckpt")
-    assert fit(*constant, *epochs, "--ckpt_path", last, name="resumed")[0] == 0
-    whole, resumed = weights(stopped.with_name("whole")), weights(stopped.with_name("resumed"))
-    assert whole.keys() == resumed.keys()
+    assert fit(*constant, *then, "--ckpt_path", last, name="resumed")[0] == 0
+    assert_same_weights(weights(stopped.with_name("whole")), weights(stopped.with_name("resumed")))
+    whole = weights(stopped.with_name("whole"))
     assert any(not torch.equal(whole[name], w) for name, w in weights(stopped).items())
-    for name in whole:
-        assert torch.equal(whole[name], resumed[name]), name
+
+
+CONSTANT = (
+    "--model.optimizer.schedule", "constant", "--model.optimizer.warmup", "0",
+    "--model.encoder.dropout", "0", "--model.encoder.lora.dropout", "0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_run_killed_within_an_epoch_goes_on_from_its_checkpoint(fit, workers: str) -> None:
+    """Three epochs of three steps, with a checkpoint after the fourth."""
+    constant = (*CONSTANT, "--trainer.max_epochs", "3", "--data.options.workers", workers)
+    saved = (
+        "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=4",
+        "--trainer.callbacks.filename={step}", "--trainer.callbacks.save_top_k=-1",
+    )  # fmt: skip
+    status, run = fit(*constant, *saved, name="whole")
+    assert status == 0
+    (fourth,) = run.rglob("step=4.ckpt")
+    (eighth,) = run.rglob("step=8.ckpt")
+    status, resumed = fit(*constant, "--ckpt_path", str(fourth), name="resumed")
+    assert status == 0
+    assert len(column(resumed, "train/loss")) == 5
+    assert column(resumed, "train/loss") == column(run, "train/loss")[4:]
+    status, again = fit(*constant, "--ckpt_path", str(eighth), name="again")
+    assert column(again, "train/loss") == column(run, "train/loss")[8:]
+    assert_same_weights(weights(resumed), weights(again))
 
 
 def test_every_epoch_has_all_its_steps(fit) -> None:
@@ -209,16 +247,23 @@ def test_an_output_that_exists_is_not_touched(fit, capsys) -> None:
 
 
 @pytest.mark.parametrize("typo", [
-    ("--model.objective.temperatur", "0.1"), ("--data.sampling.batch_size", "many"), ("--trainer.max_epoch", "1"),
+    ("--model.objective.temprature", "0.1"), ("--data.sampling.batch_size", "many"), ("--trainer.max_epoch_", "1"),
+    ("--optimizer.learning_rate", "1"), ("--model.encoder.pooling", "max"), ("--model.optimizer.schedule", "step"),
 ])  # fmt: skip
 def test_a_typo_ends_with_status_2(fit, capsys, typo: tuple[str, str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        status, _ = fit(*typo)
-        raise SystemExit(status)
-    assert stopped.value.code == 2
+    assert exit_status(lambda: fit(*typo)) == 2
     error = capsys.readouterr().err
     assert typo[0].removeprefix("--").rsplit(".", 1)[-1] in error
     assert "Traceback" not in error
+
+
+def test_a_typo_in_a_file_ends_with_status_2(fit, tmp_path, capsys) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model:\n  objective:\n    temperatur: 0.1\n")
+    assert exit_status(lambda: fit("--config", str(config))) == 2
+    assert "temperatur" in capsys.readouterr().err
+    assert exit_status(lambda: fit("--config", str(tmp_path / "none.yaml"))) == 2
+    assert "none.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("wrong", "named"), [
@@ -238,10 +283,7 @@ def test_a_typo_ends_with_status_2(fit, capsys, typo: tuple[str, str]) -> None:
     (("--trainer.precision", "bf16-true"), "bf16-mixed"),
 ])  # fmt: skip
 def test_a_wrong_value_is_told_in_one_line(fit, capsys, wrong: tuple[str, str], named: str) -> None:
-    try:
-        status, _ = fit(*wrong)
-    except SystemExit as stopped:  # refused while the options were read
-        status = stopped.code
+    status = exit_status(lambda: fit(*wrong))
     error = capsys.readouterr().err
     assert status == 2, error
     assert named in error
@@ -256,15 +298,17 @@ def test_one_query_without_negatives_cannot_be_learnt_from(fit, tmp_path, capsys
     assert fit("--data.sampling.batch_size", "1", "--data.sampling.negatives", "1", name="c")[0] == 0
 
 
-def test_too_few_records_for_a_validation_part(fit, tmp_path, files, capsys) -> None:
+def test_too_few_records_for_a_validation_part(fit, tmp_path, caplog) -> None:
     """A share of few groups may be none: then there is no measure to choose the best checkpoint by."""
     few = str(write(tmp_path / "few.jsonl", [pair(i) for i in range(4)]))
     options = ("--data.options.train", f"[{few}]", "--data.options.validation", "null")
-    status, run = fit(*options, "--data.options.validation_share", "0.0001")
-    error = capsys.readouterr().err
-    assert status == 2 and "validation_share" in error
-    assert fit(*options, "--data.options.validation_share", "0", name="none")[0] == 0
-    assert not (run.with_name("none") / "checkpoints" / "best.ckpt").exists()
+    for name, share in (("unlucky", "0.0001"), ("none", "0")):
+        status, run = fit(*options, "--data.options.validation_share", share, name=name)
+        assert status == 0
+        assert (run / "checkpoints" / "last.ckpt").exists()
+        assert not (run / "checkpoints" / "best.ckpt").exists()
+        assert ("not validated" in caplog.text) == (name == "unlucky")
+        caplog.clear()
 
 
 class Recorder(Callback):
@@ -394,18 +438,22 @@ def test_training_sees_prompts_and_lengths_once(bert_folder, files) -> None:
     assert all(texts[row].count("passage :") == 1 for row in batch.document_rows.tolist())
 
 
+def shown(capsys, key: str) -> float:
+    """A measure in the table that the Trainer prints."""
+    found = re.search(re.escape(key) + r"\D+([\d.]+)", capsys.readouterr().out)
+    assert found is not None
+    return float(found[1])
+
+
 def test_validate_and_test_measure_what_evaluation_does(fit, bert_folder, files, tmp_path, capsys) -> None:
     """The numbers of a base model: from the commands, and by hand from its embeddings."""
     _, run = fit()
     words = ["--model.encoder.model", str(bert_folder), "--model.encoder.lora.r", "4",
-             "--trainer.accelerator", "cpu", "--output", str(tmp_path / "unused"),
+             "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--output", str(tmp_path / "unused"),
              "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]  # fmt: skip
     capsys.readouterr()
     assert main(["validate", *words, "--data.options.validation", files["validation"]]) == 0
-    shown = capsys.readouterr().out
-    assert "val/nDCG@10" in shown
-    expected = column(run, "val/nDCG@10")[-1]
-    assert f"{expected:.4f}"[:6] in shown.replace("\n", "")
+    assert shown(capsys, "val/nDCG@10") == pytest.approx(column(run, "val/nDCG@10")[-1], abs=1e-6)
     assert not (tmp_path / "unused").exists()
 
     beir = tmp_path / "beir"
@@ -417,15 +465,13 @@ def test_validate_and_test_measure_what_evaluation_does(fit, bert_folder, files,
         "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(10))
     )
     assert main(["test", *words, "--data.options.test", str(beir)]) == 0
-    shown = capsys.readouterr().out
-    encoder = load_encoder(str(run))
+    encoder = load_encoder(str(run / "checkpoints" / "last.ckpt"))
     vectors = [embed_texts(encoder, [row[k] for row in rows], role)
                for k, role in (("query", "query"), ("positive", "document"))]  # fmt: skip
     similarity = vectors[0] @ vectors[1].T
     ranks = 1 + (similarity > similarity.diagonal()[:, None]).sum(1).double()
     ndcg = (1 / torch.log2(1 + ranks)).mean().item()
-    assert "test/nDCG@10" in shown
-    assert f"{ndcg:.4f}"[:6] in shown.replace("\n", "")
+    assert shown(capsys, "test/nDCG@10") == pytest.approx(ndcg, abs=1e-5)
 
 
 def test_predict_writes_a_row_per_text_in_order(fit, bert_folder, tmp_path) -> None:
@@ -435,7 +481,7 @@ def test_predict_writes_a_row_per_text_in_order(fit, bert_folder, tmp_path) -> N
     status = main([
         "predict", "--model.encoder.model", str(bert_folder), "--model.encoder.lora.r", "4",
         "--data.options.predict", str(source), "--data.options.predict_role", "query",
-        "--data.options.token_budget", "60", "--trainer.accelerator", "cpu", "--output", str(tmp_path / "out"),
+        "--data.options.token_budget", "60", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--output", str(tmp_path / "out"),
         "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--return_predictions", "false",
     ])  # fmt: skip
     assert status == 0
@@ -476,27 +522,3 @@ def test_several_processes_are_refused(bert_folder) -> None:
     with pytest.raises(UserError, match=r"2 processes.*--trainer\.devices 1"):
         module.setup("fit")
 
-
-def test_zz_probe(fit):
-    constant = (
-        "--model.optimizer.schedule", "constant", "--model.optimizer.warmup", "0",
-        "--model.encoder.dropout", "0", "--model.encoder.lora.dropout", "0",
-    )
-    seen = []
-    from lit_retrofit.training import lit_module
-    original = lit_module.Retriever.training_step
-    def step(self, batch, i):
-        seen.append((self.trainer.current_epoch, i, self.trainer.global_step, self.optimizers().param_groups[0]["lr"], batch.record_ids[0][-3:], batch.tokens, [m.training for m in self.encoder.modules()].count(False)))
-        return original(self, batch, i)
-    lit_module.Retriever.training_step = step
-    epochs = ("--trainer.max_epochs", "3")
-    for part in (("--trainer.max_epochs", "1"), ("--trainer.max_steps", "5")):
-        name = part[0][-5:]
-        fit(*constant, *epochs, name="whole"+name); print("WHOLE", *seen, sep="\n"); seen.clear()
-        _, stopped = fit(*constant, *epochs, *part, name="stopped"+name); print("STOPPED", *seen, sep="\n"); seen.clear()
-        _, r = fit(*constant, *epochs, "--ckpt_path", str(stopped / "checkpoints" / "last.ckpt"), name="resumed"+name); print("RES", *seen, sep="\n"); seen.clear()
-        a, b = weights(r), weights(stopped.with_name("whole"+name))
-        print(max((a[n]-b[n]).abs().max() for n in a))
-        c = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
-        print(c["loops"]["fit_loop"]["state_dict"], c["loops"]["fit_loop"]["epoch_progress"],c["loops"]["fit_loop"]["epoch_loop.batch_progress"])
-    assert 0

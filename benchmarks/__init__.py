@@ -1,0 +1,1 @@
+"""Comparisons with other tools, each in one run on one machine."""

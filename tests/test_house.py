@@ -1,0 +1,112 @@
+"""The structure that the rest relies on: imports run downwards, nothing shadows, start-up is quick."""
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What each package may import of lit_retrofit, beside itself; `errors` is open to all.
+BELOW = {
+    "quickstart": set(),
+    "data": {"quickstart"},
+    "model": {"quickstart"},
+    "retrieval": {"data", "model"},
+    "evaluation": {"data", "model", "retrieval", "quickstart"},
+    "mining": {"data", "model", "retrieval", "quickstart"},
+    "training": {"data", "model", "retrieval", "evaluation"},
+    "export": {"data", "model", "retrieval", "evaluation"},
+    "report": {"data", "evaluation", "quickstart"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_imports_run_downwards(package):
+    files = list((ROOT / "lit_retrofit" / package).glob("*.py"))
+    assert files
+    for path in files:
+        used = {name.split(".")[1] for name in imported(path) if name.startswith("lit_retrofit.")}
+        assert used <= BELOW[package] | {package, "errors"}, path.name
+
+
+def test_every_package_is_in_the_table():
+    folders = {path.parent.name for path in (ROOT / "lit_retrofit").glob("*/__init__.py")}
+    assert folders == set(BELOW)
+
+
+def test_the_kernels_know_tensors_only():
+    for path in (ROOT / "kernels" / "retrofit_kernels").glob("*.py"):
+        outside = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
+        assert outside <= {"torch", "triton", "retrofit_kernels"}, path.name
+
+
+def test_no_folder_shadows_the_package_kernels():
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        text=True,
+        capture_output=True,
+    )
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    code = """if True:
+        import sys
+        from lit_retrofit.cli import main
+        main(["--help"])
+        heavy = {"torch", "lightning", "transformers", "datasets", "faiss", "wandb", "numpy"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    started = time.perf_counter()
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 2
+    for command in ("fit", "validate", "test", "predict", "evaluate", "mine", "export", "report"):
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.slow
+def test_hugging_faces_own_package_kernels_can_live_beside_this_one(tmp_path, bert_folder):
+    target = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(target),
+        "kernels",
+    ]
+    if subprocess.run(install, capture_output=True).returncode != 0:
+        pytest.skip("the package kernels cannot be installed here")
+    code = f"""if True:
+        import kernels
+        assert kernels.__file__.startswith({str(target)!r}), kernels.__path__
+        import retrofit_kernels
+        from lit_retrofit.model.loading import load_encoder
+        print(load_encoder({str(bert_folder)!r}).dimension)
+    """
+    done = run(code, PYTHONPATH=str(target))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "32"
