@@ -20,12 +20,12 @@ $(READY): setup.py constraints.txt
 
 # Every line is an ordinary command; only the model and the data are embedded ones.
 quickstart: $(READY)
-	$(BIN)/lit-retrofit evaluate $(MODEL) --data quickstart:test --max_length 128 --bm25 \
+	$(BIN)/lit-retrofit evaluate $(MODEL) --data quickstart:test --max_length 128 --precision auto --bm25 \
 	  --output $(RUN)/before --overwrite
 	$(BIN)/lit-retrofit mine $(MODEL) --data quickstart:train --pool language --max_length 64 --min_negatives 0 \
 	  --output $(RUN)/mined.jsonl --overwrite
 	$(BIN)/lit-retrofit fit --config configs/recipes/quickstart.yaml --model.encoder.model $(MODEL) --overwrite
-	$(BIN)/lit-retrofit evaluate $(RUN)/fit --data quickstart:test --max_length 128 \
+	$(BIN)/lit-retrofit evaluate $(RUN)/fit --data quickstart:test --max_length 128 --precision auto \
 	  --output $(RUN)/after --overwrite
 	$(BIN)/lit-retrofit export $(RUN)/fit --output $(RUN)/export --before $(RUN)/before --after $(RUN)/after \
 	  --overwrite

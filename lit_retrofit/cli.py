@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _quiet() -> None:
     """Keeps what libraries tell their own developers away from the user."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' loading bars too
     for message in ("LightningCLI's args", "'set_vital' is", "`is_gradient_checkpointing`"):
         warnings.filterwarnings("ignore", message=message)
 

@@ -70,7 +70,7 @@ def make_backbone(kind: str):
             attention_dropout=0.1,
             mlp_dropout=0.1,
             local_attention=8,
-        )  # fmt: skip
+        )
     )
 
 

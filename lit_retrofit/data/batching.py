@@ -112,21 +112,26 @@ def make_micro_batches(
 ) -> tuple[TokenBatch, ...]:
     """Sorts texts by length, longest first, and cuts them where padded tokens would pass the budget.
 
-    The longest come first so that a budget that does not fit in memory fails at once. A single text
-    longer than the budget gets a micro-batch of its own.
+    A text less than half as long as the longest of its micro-batch starts a new one too: a step of short
+    queries and long documents would otherwise compute padding for almost half of its tokens. The longest
+    come first so that a budget that does not fit in memory fails at once. A single text longer than the
+    budget gets a micro-batch of its own.
     """
     order = sorted(range(len(tokens)), key=lambda row: (-len(tokens[row]), row))
-    cuts, start = [], 0
-    while start < len(order):
-        size = max(1, token_budget // max(1, len(tokens[order[start]])))
-        cuts.append(order[start : start + size])
-        start += size
+    cuts: list[list[int]] = []
+    longest = 0
+    for row in order:
+        length = max(1, len(tokens[row]))
+        if not cuts or (len(cuts[-1]) + 1) * longest > token_budget or 2 * length < longest:
+            cuts.append([])
+            longest = length
+        cuts[-1].append(row)
     return tuple(_pad([tokens[row] for row in rows], rows, pad_id) for rows in cuts)
 
 
 def _pad(tokens: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int) -> TokenBatch:
     lengths = torch.tensor([len(ids) for ids in tokens])
-    width = int(lengths.max())
+    width = max(1, int(lengths.max()))
     mask = torch.arange(width)[None] < lengths[:, None]
     input_ids = torch.full((len(tokens), width), pad_id)
     input_ids[mask] = torch.tensor([i for ids in tokens for i in ids], dtype=torch.long)

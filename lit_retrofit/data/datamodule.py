@@ -182,7 +182,7 @@ class RetrievalData(LightningDataModule):
         return self._train_loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is in its data. (The Trainer restores the loader's state too late, or not at all.)"""
+        """Where training is in its data; the Trainer itself restores the loader too late, or not at all."""
         return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -52,11 +52,10 @@ def export(
         The lowest cosine between the trained model's embeddings and the reloaded export's.
 
     Raises:
-        UserError: the output exists, or the model cannot be loaded.
+        UserError: the output exists and is not to be replaced, or the model cannot be loaded.
         RuntimeError: the export embeds differently.
     """
-    if output.exists() and not overwrite:
-        raise UserError(f"{output}: already there; give another --output or replace it with --overwrite")
+    _check_output(output, overwrite)
     encoder = load_encoder(model).eval()
     expected = {role: embed_texts(encoder, PROBES, role) for role in ("query", "document")}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +71,14 @@ def export(
         made.replace(output)
     Console().print(f"exported to {output}; lowest cosine to the trained model after a reload: {lowest:.6f}")
     return lowest
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise UserError(f"{output}: already there; give another --output or replace it with --overwrite")
+    # Replacing deletes the whole folder.
+    if output.exists() and not (output / "modules.json").is_file():
+        raise UserError(f"{output}: not an earlier export, and not replaced; give another --output")
 
 
 def write_encoder(encoder: Encoder, folder: Path) -> None:
@@ -96,6 +103,8 @@ def _lowest_cosine(folder: Path, role: str, expected: torch.Tensor) -> float:
     return torch.cosine_similarity(found.float(), expected).min().item()
 
 
-def _training(folder: Path) -> dict | None:
-    card = folder / "training.json"
+def _training(model: Path) -> dict | None:
+    """The training.json of a run folder, or of the one that a checkpoint lies in."""
+    run = model.parent.parent if model.suffix == ".ckpt" else model
+    card = run / "training.json"
     return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None

@@ -110,10 +110,16 @@ def build_encoder(options: EncoderOptions) -> Encoder:
         UserError: no such model, no tokenizer, a hub that cannot be reached, a length beyond the model's.
     """
     source = resolve_model(options.model)
+    backbone, tokenizer = _load(source, options)  # first: a hub out of reach is asked once, not per file
     settings = read_settings(source)
-    backbone, tokenizer = _load(source, options)
     limit = _max_length(backbone, tokenizer)
-    own = {role: settings.max_lengths.get(role, limit) for role in ("query", "document")}
+    # A tokenizer's limit is a default: sentence-transformers writes its own `max_seq_length` there.
+    usual = min(tokenizer.model_max_length, limit)
+    own = {role: min(settings.max_lengths.get(role, usual), limit) for role in ("query", "document")}
+    lengths = {
+        "query": _length("query_max_length", options.query_max_length, own["query"], limit),
+        "document": _length("document_max_length", options.document_max_length, own["document"], limit),
+    }
     if options.pooling is None and settings.pooling is None:
         log.warning("%s does not say how to pool; using the mean (set `pooling` to change it)", options.model)
     options = replace(
@@ -123,15 +129,13 @@ def build_encoder(options: EncoderOptions) -> Encoder:
         document_prompt=_first(
             options.document_prompt, settings.prompts.get("document"), settings.prompts.get("passage"), ""
         ),
-        query_max_length=_length("query_max_length", options.query_max_length or own["query"], limit),
-        document_max_length=_length(
-            "document_max_length", options.document_max_length or own["document"], limit
-        ),
+        query_max_length=lengths["query"],
+        document_max_length=lengths["document"],
     )
     role_tokenizer = RoleTokenizer(
         tokenizer,
         {"query": options.query_prompt or "", "document": options.document_prompt or ""},
-        {"query": options.query_max_length or limit, "document": options.document_max_length or limit},
+        lengths,
     )
     return Encoder(_trainable(backbone, options), role_tokenizer, options, settings.normalise)
 
@@ -140,7 +144,9 @@ def _first(*values: str | None) -> str:
     return next(value for value in values if value is not None)
 
 
-def _length(field: str, asked: int, limit: int) -> int:
+def _length(field: str, asked: int | None, own: int, limit: int) -> int:
+    if asked is None:
+        return own
     if not 4 <= asked <= limit:
         raise UserError(f"{field}: {asked} tokens; this model takes 4 to {limit}")
     return asked
@@ -152,10 +158,11 @@ def _max_length(backbone: Any, tokenizer: Any) -> int:
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     offset = 0 if padding is None else padding + 1
-    return min(positions - offset, tokenizer.model_max_length)
+    return positions - offset
 
 
 def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     trust = options.trust_remote_code
@@ -168,7 +175,7 @@ def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
             source, config=config, dtype=torch.float32, trust_remote_code=trust
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{options.model}: cannot be loaded as an encoder ({reason}); check the name and the connection, "

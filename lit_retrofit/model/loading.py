@@ -78,11 +78,12 @@ def load_trained_weights(encoder: Encoder, checkpoint: Path) -> None:
     """Puts the checkpoint's weights into an encoder built from its options; frozen ones are not in it."""
     state = _read(checkpoint)["state_dict"]
     own = {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
-    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
-    found = encoder.load_state_dict(own, strict=False)
-    if found.unexpected_keys or trained & set(found.missing_keys):
-        name = sorted([*found.unexpected_keys, *(trained & set(found.missing_keys))])[0]
+    trained = {name: weight.shape for name, weight in encoder.named_parameters() if weight.requires_grad}
+    differing = trained.items() ^ {name: weight.shape for name, weight in own.items()}.items()
+    if differing:
+        name = min(name for name, _ in differing)
         raise UserError(f"{checkpoint}: its weights do not fit its model (first difference: {name})")
+    encoder.load_state_dict(own, strict=False)
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def resolve_model(name: str) -> str:
     if folder.is_dir():
         _check_folder(folder)
         return str(folder)
-    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise UserError(
             f"{name}: no such model; give a directory, a hub name (owner/model) or '{embedded.NAME}'"
         )
@@ -80,6 +80,7 @@ def _check_folder(folder: Path) -> None:
 def read_settings(source: str) -> ModelSettings:
     """Reads a sentence-transformers directory's (or hub model's) pooling, prompts and length."""
     modules = _read_json(source, "modules.json") or []
+    _check_modules(source, [module["type"].rsplit(".", 1)[-1] for module in modules])
     config = _read_json(source, "config_sentence_transformers.json") or {}
     limits = _read_json(source, "sentence_bert_config.json") or {}
     pooling, prompts = None, {k: v for k, v in (config.get("prompts") or {}).items() if v}
@@ -97,6 +98,15 @@ def read_settings(source: str) -> ModelSettings:
     return ModelSettings(pooling, not modules or "Normalize" in kinds, prompts, max_lengths)
 
 
+def _check_modules(source: str, kinds: list[str]) -> None:
+    others = sorted({*kinds} - {"Transformer", "Pooling", "Normalize"})
+    if others:
+        raise UserError(
+            f"{source}: modules.json has {', '.join(others)}, without which the embeddings would be others; "
+            "only Transformer, Pooling and Normalize are supported"
+        )
+
+
 def _pooling_name(source: str, config: dict) -> PoolingName:
     """Reads the present form (`pooling_mode`) and the one of boolean fields before it."""
     flags = [
@@ -105,6 +115,8 @@ def _pooling_name(source: str, config: dict) -> PoolingName:
         if name.startswith("pooling_mode_") and value is True
     ]
     mode = config.get("pooling_mode") or (flags[0] if len(flags) == 1 else "+".join(flags))
+    if isinstance(mode, list):
+        mode = "+".join(mode)
     if mode not in _POOLING_NAMES:
         raise UserError(f"{source}: pooling '{mode}' is not supported; it must be mean, cls or lasttoken")
     return _POOLING_NAMES[mode]
@@ -114,11 +126,15 @@ def _read_json(source: str, name: str) -> Any:
     """A JSON file of a local directory or hub model; None where there is none."""
     from transformers.utils import cached_file
 
-    path = cached_file(
-        source,
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    return json.loads(Path(path).read_text()) if path else None
+    try:
+        path = cached_file(
+            source,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{source}: {name} cannot be read ({reason}); check the name of the model") from error

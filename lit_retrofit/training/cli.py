@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from lit_retrofit.data.datamodule import RetrievalData
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.device import choose_device, multiplies_bf16
 from lit_retrofit.training.callbacks import MONITOR, EmbeddingWriter, TrainingCard
 from lit_retrofit.training.lit_module import Retriever
+from lit_retrofit.training.metrics_log import csv_logger
 
 # What a run writes; `--overwrite` removes these and nothing else.
 WRITTEN = (
@@ -65,6 +66,7 @@ class RetrofitCLI(LightningCLI):
         options = self._options
         if self.subcommand == "fit" and options.get("ckpt_path") is None:
             prepare_output(options["output"], options["overwrite"])
+        _check_checkpoint(options.get("ckpt_path"))
         options["overwrite"] = False  # not for the saved config: repeating it must not overwrite this run
 
     @property
@@ -79,7 +81,7 @@ class RetrofitCLI(LightningCLI):
             config["precision"] = "bf16-mixed" if multiplies_bf16(choose_device("auto")) else "32-true"
         config["default_root_dir"] = config["default_root_dir"] or str(folder)
         if config["logger"] in (None, True):
-            config["logger"] = _loggers(folder, self._options["wandb"]) if self.subcommand == "fit" else False
+            config["logger"] = _loggers(self._options) if self.subcommand == "fit" else False
         config["callbacks"] = [
             *(config["callbacks"] or []),
             *self._callbacks(folder, config["callbacks"] or []),
@@ -115,9 +117,15 @@ class RetrofitCLI(LightningCLI):
         return [last, best]
 
 
-def _loggers(folder: Path, wandb: bool) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(save_dir=folder, name="", version="")]
-    if wandb:
+def _check_checkpoint(path: str | None) -> None:
+    if path is not None and path.endswith(".ckpt") and not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; check --ckpt_path")
+
+
+def _loggers(options: Any) -> list[Logger]:
+    folder = options["output"]
+    loggers: list[Logger] = [csv_logger(folder, options.get("ckpt_path"))]
+    if options["wandb"]:
         loggers.append(
             WandbLogger(project="lit-retrofit", save_dir=folder, offline=not _logged_in_to_wandb())
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -107,6 +108,8 @@ def test_a_document_that_answers_another_query_is_known_by_id_and_by_text() -> N
     assert known(same_id) == [{"p", "x"}, {"x"}]
     same_text = collate(draw("q", [doc("p", "1"), doc("x", "2")]), draw("r", [doc("x", "3")]))
     assert known(same_text) == [{"p", "x"}, {"x"}]
+    id_alone = collate(draw("q", [doc("p", "1"), doc("x", "2")]), draw("r", [doc("x, edited", "2")]))
+    assert known(id_alone) == [{"p", "x, edited"}, {"x, edited"}]
     neither = collate(draw("q", [doc("p", "1"), doc("x", "2")]), draw("r", [doc("y", "3")]))
     assert known(neither) == [{"p"}, {"y"}]
 
@@ -141,8 +144,12 @@ def test_a_hard_negative_that_answers_the_query_after_all_is_no_negative() -> No
 def test_documents_that_the_model_cannot_tell_apart_are_one() -> None:
     """Equal after truncation or lower-casing: as negatives they would have the positive's own score."""
     long = "123456789"
-    batch = collate(draw("q", [doc(long + " and a")]), draw("r", [doc(long + " and b")]), draw("s", [doc("X")]),
-                    draw("t", [doc("y")], [doc("x")]))  # fmt: skip
+    batch = collate(
+        draw("q", [doc(long + " and a")]),
+        draw("r", [doc(long + " and b")]),
+        draw("s", [doc("X")]),
+        draw("t", [doc("y")], [doc("x")]),
+    )
     assert documents(batch) == [long, "x", "y"]
     assert positives(batch) == [long, long, "x", "y"]
     assert known(batch) == [{long}, {long}, {"x"}, {"y"}]
@@ -178,14 +185,21 @@ def test_micro_batches_stay_within_the_budget(budget: int) -> None:
             seen[row] = ids[mask == 1].tolist()
     assert seen == dict(enumerate(tokens))
     assert widths == sorted(widths, reverse=True)
-    # No micro-batch could have taken the next text too.
-    for part, following in zip(parts, parts[1:], strict=False):
-        assert (len(part.rows) + 1) * part.input_ids.shape[1] > budget or len(following.rows) == 0
+    # No micro-batch could have taken the next text too, within the budget and half its own length.
+    for part, following in pairwise(parts):
+        full = (len(part.rows) + 1) * part.input_ids.shape[1] > budget
+        assert full or 2 * following.input_ids.shape[1] < part.input_ids.shape[1]
+        assert 2 * int(part.attention_mask.sum(1).min()) >= part.input_ids.shape[1]
 
 
 def test_similar_lengths_go_together() -> None:
     parts = make_micro_batches([[1] * n for n in (1, 9, 1, 9, 1, 9)], PAD, 27)
     assert [sorted(part.rows.tolist()) for part in parts] == [[1, 3, 5], [0, 2, 4]]
+
+
+def test_short_texts_are_not_padded_to_long_ones() -> None:
+    parts = make_micro_batches([[1] * n for n in (64, 9, 30, 64, 16, 31, 12)], PAD, 8192)
+    assert [part.input_ids.shape for part in parts] == [(2, 64), (3, 31), (2, 12)]
 
 
 def test_texts_without_tokens() -> None:
@@ -216,7 +230,13 @@ def test_one_query_alone_has_only_its_positive() -> None:
 
 
 def test_documents_may_be_cut_shorter_in_training_and_queries_are_not() -> None:
-    batch = RetrievalCollator(Letters(), 64, document_length=4)([draw("a long query", [doc("a long document")])])
-    lengths = {row: int(n) for m in batch.micro_batches for row, n in zip(m.rows.tolist(), m.attention_mask.sum(1))}
+    batch = RetrievalCollator(Letters(), 64, document_length=4)(
+        [draw("a long query", [doc("a long document")])]
+    )
+    lengths = {
+        row: int(n)
+        for m in batch.micro_batches
+        for row, n in zip(m.rows.tolist(), m.attention_mask.sum(1), strict=True)
+    }
     assert lengths[int(batch.query_rows[0])] == 10
     assert lengths[int(batch.document_rows[0])] == 4

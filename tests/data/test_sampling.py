@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from itertools import chain, islice
 
 import pytest
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lit_retrofit.data.batching import Draw
 from lit_retrofit.data.records import Document, Record
-from lit_retrofit.data.sampling import DrawSampler, SamplingOptions
+from lit_retrofit.data.sampling import DrawLoader, DrawSampler, SamplingOptions
 from lit_retrofit.errors import UserError
 
 
@@ -35,12 +34,19 @@ def pages(count: int, languages: Sequence[str] = ("de", "en", "ru"), negatives: 
     """A record per page and language; all languages' versions of the page are positives."""
     return [
         Record(
-            f"{page}@{language}", f"query {page} {language}",
-            tuple(document(f"d{page}@{name}", name) for name in (language, *(x for x in languages if x != language))),
-            tuple(document(f"n{page}-{k}") for k in range(negatives)), language=language, group=f"page {page}",
+            f"{page}@{language}",
+            f"query {page} {language}",
+            tuple(
+                document(f"d{page}@{name}", name)
+                for name in (language, *(x for x in languages if x != language))
+            ),
+            tuple(document(f"n{page}-{k}") for k in range(negatives)),
+            language=language,
+            group=f"page {page}",
         )
-        for page in range(count) for language in languages
-    ]  # fmt: skip
+        for page in range(count)
+        for language in languages
+    ]
 
 
 def epochs(sampler: DrawSampler, count: int) -> list[list[list[Draw]]]:
@@ -54,10 +60,11 @@ def ids(batches: Sequence[Sequence[Draw]]) -> list[list[str]]:
 OPTIONS = [
     SamplingOptions(batch_size=4, negatives=2, cross_lingual=0.5),
     SamplingOptions(batch_size=4, negatives=0),
+    SamplingOptions(batch_size=4, negatives=1, neighbours=2),
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language", "neighbours"])
 def test_the_same_seed_draws_the_same_and_epochs_differ(options: SamplingOptions) -> None:
     records = pages(5, negatives=4)
     first, second = (epochs(DrawSampler(records, options), 3) for _ in range(2))
@@ -67,7 +74,7 @@ def test_the_same_seed_draws_the_same_and_epochs_differ(options: SamplingOptions
     assert epochs(DrawSampler(records, other), 1) != first[:1]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language", "neighbours"])
 def test_an_epoch_holds_every_record_once_but_those_left_out(options: SamplingOptions) -> None:
     records = pages(5)  # 15 records, batches of 4: 3 are left out
     sampler = DrawSampler(records, options)
@@ -90,7 +97,7 @@ def test_as_many_batches_as_promised(count: int, size: int, batches: int, left_o
     assert [len(list(sampler)) for _ in range(3)] == [batches] * 3
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language", "neighbours"])
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 5, 6, 7])
 def test_resumes_where_it_was_stopped(options: SamplingOptions, stop: int) -> None:
     records = pages(5, negatives=4)
@@ -108,6 +115,14 @@ def test_resumes_where_it_was_stopped(options: SamplingOptions, stop: int) -> No
     assert before + after == expected
 
 
+def test_a_state_may_be_loaded_into_a_sampler_that_was_used() -> None:
+    expected = epochs(DrawSampler(pairs(12), SamplingOptions(batch_size=4)), 1)[0]
+    sampler = DrawSampler(pairs(12), SamplingOptions(batch_size=4))
+    epochs(sampler, 2)
+    sampler.load_state_dict({"epoch": 0, "position": 1})
+    assert list(sampler) == expected[1:]
+
+
 def test_an_epoch_ends_with_its_last_batch_even_if_nobody_asks_for_more() -> None:
     """A trainer that knows the length takes that many batches and opens the next epoch."""
     expected = epochs(DrawSampler(pairs(12), SamplingOptions(batch_size=4)), 3)
@@ -122,12 +137,12 @@ def test_an_abandoned_epoch_is_not_continued_in_the_next() -> None:
     assert [list(islice(iter(sampler), 2)) for _ in range(3)] == [batches[:2] for batches in whole]
 
 
-def loader(workers: int) -> StatefulDataLoader:
+def loader(workers: int) -> DrawLoader:
     sampler = DrawSampler(pairs(12, negatives=3), SamplingOptions(batch_size=4, negatives=1))
-    return StatefulDataLoader(Same(), batch_sampler=sampler, collate_fn=list, num_workers=workers)
+    return DrawLoader(sampler, list, workers)
 
 
-def take(source: StatefulDataLoader, count: int) -> list[list[Draw]]:
+def take(source: DrawLoader, count: int) -> list[list[Draw]]:
     """As a trainer does: no more than the loader's length, which must be there."""
     batches = list(islice(iter(source), count))
     assert len(batches) == count <= len(source)
@@ -156,11 +171,17 @@ def test_the_loader_resumes_within_and_between_epochs(workers: int, stop: int) -
     assert take(resumed, 3) == expected[2]
 
 
-class Same:
-    """A data set that hands its index through."""
-
-    def __getitem__(self, item):
-        return item
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_an_iterator_that_is_not_read_draws_nothing(workers: int) -> None:
+    """A trainer that resumes between two epochs opens two iterators and reads the second."""
+    expected = loader(workers)
+    take(expected, 3)
+    state = expected.state_dict()
+    resumed = loader(workers)
+    resumed.load_state_dict(state)
+    unread = iter(resumed)
+    assert take(resumed, 3) == take(expected, 3)
+    del unread
 
 
 def test_negatives_are_the_records_own_without_repetition_and_anew_in_each_epoch() -> None:
@@ -206,9 +227,17 @@ def test_a_record_with_one_language_has_no_other_to_draw() -> None:
     assert all(len(batches[0]) == 3 for batches in epochs(DrawSampler([own, foreign, unknown], options), 5))
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("batch_size", 0), ("batch_size", -4), ("negatives", -1), ("cross_lingual", 1.5), ("cross_lingual", -0.1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("batch_size", -4),
+        ("negatives", -1),
+        ("neighbours", -1),
+        ("cross_lingual", 1.5),
+        ("cross_lingual", -0.1),
+    ],
+)
 def test_senseless_options_are_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=field):
         DrawSampler(pairs(4), SamplingOptions(**{field: value}))
@@ -237,3 +266,27 @@ def test_records_whose_positives_are_hard_negatives_share_a_batch() -> None:
     alone = DrawSampler(records, SamplingOptions(batch_size=4, negatives=0))
     mixed = [len({int(draw.record.id[1:]) % 10 for draw in batch}) for batch in alone]
     assert max(mixed) > 1
+
+
+def test_neighbours_come_into_the_batch_of_the_record_that_has_them_as_negatives() -> None:
+    """Record i's negatives are the positives of i + 1 … i + 4 (mod 40); two of them come along."""
+    names = [document(f"p{i}") for i in range(40)]
+    records = [
+        Record(f"r{i}", f"q {i}", (names[i],), tuple(names[(i + k) % 40] for k in (1, 2, 3, 4)))
+        for i in range(40)
+    ]
+
+    def negatives_per_query(neighbours: int) -> float:
+        sampler = DrawSampler(records, SamplingOptions(batch_size=8, negatives=0, neighbours=neighbours))
+        found = 0
+        for batches in epochs(sampler, 20):
+            assert sorted(chain(*ids(batches))) == sorted(record.id for record in records)
+            for batch in batches:
+                there = {draw.positive.id for draw in batch}
+                found += sum(len(there & {n.id for n in draw.record.negatives}) for draw in batch)
+        return found / (20 * 40)
+
+    # At random, a query meets 4 · 7 / 39 of its negatives in a batch of eight.
+    assert abs(negatives_per_query(0) - 28 / 39) < 0.1
+    assert negatives_per_query(1) > 28 / 39 + 0.15
+    assert negatives_per_query(2) > negatives_per_query(1) + 0.05

@@ -101,7 +101,12 @@ def test_a_whole_run(fit, bert_folder, capsys) -> None:
     loss = column(run, "train/loss")
     assert len(loss) == 6 * 3
     assert sum(loss[-3:]) < 0.9 * sum(loss[:3])
-    for key in ("val/nDCG@10", "val/monolingual/nDCG@10", "val/monolingual/Recall@100", "train/padding_share"):
+    for key in (
+        "val/nDCG@10",
+        "val/monolingual/nDCG@10",
+        "val/monolingual/Recall@100",
+        "train/padding_share",
+    ):
         assert all(0 <= value <= 1 for value in column(run, key))
     assert len(column(run, "val/nDCG@10")) == 6
     assert max(column(run, "val/nDCG@10")) > 0
@@ -246,10 +251,17 @@ def test_an_output_that_exists_is_not_touched(fit, capsys) -> None:
     assert (run / "mine.txt").read_text() == "kept"
 
 
-@pytest.mark.parametrize("typo", [
-    ("--model.objective.temprature", "0.1"), ("--data.sampling.batch_size", "many"), ("--trainer.max_epoch_", "1"),
-    ("--optimizer.learning_rate", "1"), ("--model.encoder.pooling", "max"), ("--model.optimizer.schedule", "step"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "typo",
+    [
+        ("--model.objective.temprature", "0.1"),
+        ("--data.sampling.batch_size", "many"),
+        ("--trainer.max_epoch_", "1"),
+        ("--optimizer.learning_rate", "1"),
+        ("--model.encoder.pooling", "max"),
+        ("--model.optimizer.schedule", "step"),
+    ],
+)
 def test_a_typo_ends_with_status_2(fit, capsys, typo: tuple[str, str]) -> None:
     assert exit_status(lambda: fit(*typo)) == 2
     error = capsys.readouterr().err
@@ -333,7 +345,9 @@ class AfterClipping(Recorder):
         Recorder.on_before_optimizer_step(self, trainer, module, None)
 
 
-def train(folder: Path, files: dict[str, str], kept_tokens: int = 10**6, learn_temperature: bool = False, **options):
+def train(
+    folder: Path, files: dict[str, str], kept_tokens: int = 10**6, learn_temperature: bool = False, **options
+):
     """A run of the modules without the command line; without dropout, with a constant rate."""
     torch.manual_seed(0)
     module = Retriever(
@@ -362,8 +376,8 @@ def plain_gradients(folder: Path, files: dict[str, str], steps: int) -> dict[str
     batches = iter(DrawSampler(data.train_records, data.sampling))
     for _ in range(steps):
         batch = RetrievalCollator(module.tokenizer, 10**6)(next(batches))
-        (part,) = batch.micro_batches
-        embeddings = module.encoder(part.input_ids, part.attention_mask)[part.rows.argsort()]
+        parts = [module.encoder(p.input_ids, p.attention_mask) for p in batch.micro_batches]
+        embeddings = torch.cat(parts)[torch.cat([p.rows for p in batch.micro_batches]).argsort()]
         logits = embeddings[batch.query_rows] @ embeddings[batch.document_rows].T / 0.1
         (torch.nn.functional.cross_entropy(logits, batch.positives) / steps).backward()
     return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
@@ -382,7 +396,9 @@ def test_the_trainers_gradient_is_the_plain_one(bert_folder, files, kept_tokens:
 
 
 def test_double_precision_stays_double(bert_folder, files) -> None:
-    first, second = (train(bert_folder, files, kept, precision="64-true")[1].gradients[0] for kept in (0, 10**6))
+    first, second = (
+        train(bert_folder, files, kept, precision="64-true")[1].gradients[0] for kept in (0, 10**6)
+    )
     assert {g.dtype for g in first.values()} == {torch.float64}
     largest = max(g.abs().max() for g in first.values())
     assert max((second[n] - g).abs().max() for n, g in first.items()) < 1e-10 * largest
@@ -400,7 +416,9 @@ def test_bf16_mixed_trains_float32_weights(bert_folder, files, kept_tokens: int)
 
 def test_gradients_are_clipped(bert_folder, files) -> None:
     after = AfterClipping()
-    _, before = train(bert_folder, files, 150, gradient_clip_val=0.01, callbacks=[after], limit_train_batches=1)
+    _, before = train(
+        bert_folder, files, 150, gradient_clip_val=0.01, callbacks=[after], limit_train_batches=1
+    )
     assert before.norms[0] > 0.02
     # The gradient is cleared at the beginning of the next step: here it is what the optimizer used.
     assert after.norms[0] == pytest.approx(0.01, rel=1e-3)
@@ -425,16 +443,20 @@ def test_training_sees_prompts_and_lengths_once(bert_folder, files) -> None:
     """What the collator hands to the encoder is prompt and text, as `embed_texts` does it."""
     module = Retriever(EncoderOptions(str(bert_folder)))
     data = RetrievalData(
-        DataOptions(train=(files["train"],), validation_share=0.0), SamplingOptions(batch_size=30, negatives=0),
+        DataOptions(train=(files["train"],), validation_share=0.0),
+        SamplingOptions(batch_size=30, negatives=0),
         tokenize=module.tokenizer,
-    )  # fmt: skip
+    )
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     texts = {}
     for part in batch.micro_batches:
         for row, ids, mask in zip(part.rows.tolist(), part.input_ids, part.attention_mask, strict=True):
             texts[row] = module.tokenizer.backend.decode(ids[mask.bool()], skip_special_tokens=True)
-    assert all(texts[row].startswith("query :") and texts[row].count("query") == 1 for row in batch.query_rows.tolist())
+    assert all(
+        texts[row].startswith("query :") and texts[row].count("query") == 1
+        for row in batch.query_rows.tolist()
+    )
     assert all(texts[row].count("passage :") == 1 for row in batch.document_rows.tolist())
 
 
@@ -448,9 +470,20 @@ def shown(capsys, key: str) -> float:
 def test_validate_and_test_measure_what_evaluation_does(fit, bert_folder, files, tmp_path, capsys) -> None:
     """The numbers of a base model: from the commands, and by hand from its embeddings."""
     _, run = fit()
-    words = ["--model.encoder.model", str(bert_folder), "--model.encoder.lora.r", "4",
-             "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--output", str(tmp_path / "unused"),
-             "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]  # fmt: skip
+    words = [
+        "--model.encoder.model",
+        str(bert_folder),
+        "--model.encoder.lora.r",
+        "4",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.precision",
+        "32-true",
+        "--output",
+        str(tmp_path / "unused"),
+        "--ckpt_path",
+        str(run / "checkpoints" / "last.ckpt"),
+    ]
     capsys.readouterr()
     assert main(["validate", *words, "--data.options.validation", files["validation"]]) == 0
     assert shown(capsys, "val/nDCG@10") == pytest.approx(column(run, "val/nDCG@10")[-1], abs=1e-6)
@@ -478,12 +511,31 @@ def test_predict_writes_a_row_per_text_in_order(fit, bert_folder, tmp_path) -> N
     _, run = fit()
     texts = [f"text {'x' * (i % 7)} {i}" for i in range(25)]
     source = write(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
-    status = main([
-        "predict", "--model.encoder.model", str(bert_folder), "--model.encoder.lora.r", "4",
-        "--data.options.predict", str(source), "--data.options.predict_role", "query",
-        "--data.options.token_budget", "60", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--output", str(tmp_path / "out"),
-        "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--return_predictions", "false",
-    ])  # fmt: skip
+    status = main(
+        [
+            "predict",
+            "--model.encoder.model",
+            str(bert_folder),
+            "--model.encoder.lora.r",
+            "4",
+            "--data.options.predict",
+            str(source),
+            "--data.options.predict_role",
+            "query",
+            "--data.options.token_budget",
+            "60",
+            "--trainer.accelerator",
+            "cpu",
+            "--trainer.precision",
+            "32-true",
+            "--output",
+            str(tmp_path / "out"),
+            "--ckpt_path",
+            str(run / "checkpoints" / "last.ckpt"),
+            "--return_predictions",
+            "false",
+        ]
+    )
     assert status == 0
     found = np.load(tmp_path / "out" / "embeddings.npy", allow_pickle=False)
     expected = embed_texts(load_encoder(str(run / "checkpoints" / "last.ckpt")), texts, "query")
@@ -494,10 +546,19 @@ def test_predict_writes_a_row_per_text_in_order(fit, bert_folder, tmp_path) -> N
 def test_weights_that_do_not_fit_are_not_ignored(fit, bert_folder, files, tmp_path, capsys) -> None:
     """Measured without its adapters, a checkpoint would silently be the base model."""
     _, run = fit()
-    status = main([
-        "validate", "--model.encoder.model", str(bert_folder), "--trainer.accelerator", "cpu",
-        "--data.options.validation", files["validation"], "--ckpt_path", str(run / "checkpoints" / "last.ckpt"),
-    ])  # fmt: skip
+    status = main(
+        [
+            "validate",
+            "--model.encoder.model",
+            str(bert_folder),
+            "--trainer.accelerator",
+            "cpu",
+            "--data.options.validation",
+            files["validation"],
+            "--ckpt_path",
+            str(run / "checkpoints" / "last.ckpt"),
+        ]
+    )
     assert status == 2
     assert "lora" in capsys.readouterr().err
 
@@ -505,6 +566,7 @@ def test_weights_that_do_not_fit_are_not_ignored(fit, bert_folder, files, tmp_pa
 @pytest.mark.parametrize(("command", "field"), [("test", "test"), ("predict", "predict"), ("fit", "train")])
 def test_data_that_a_command_needs(bert_folder, tmp_path, capsys, command: str, field: str) -> None:
     words = ["--model.encoder.model", str(bert_folder), "--trainer.accelerator", "cpu"]
+    words += ["--wandb", "false"] if command == "fit" else []
     assert main([command, *words, "--output", str(tmp_path / "out")]) == 2
     assert f"data.options.{field}" in capsys.readouterr().err
 
@@ -521,4 +583,3 @@ def test_several_processes_are_refused(bert_folder) -> None:
     module.trainer = type("TwoProcesses", (), {"world_size": 2, "precision": "32-true"})()  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"2 processes.*--trainer\.devices 1"):
         module.setup("fit")
-

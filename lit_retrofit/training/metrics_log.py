@@ -1,0 +1,38 @@
+"""``metrics.csv``, also of a run that goes on from a checkpoint."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+FILE = "metrics.csv"
+
+
+def csv_logger(folder: Path, checkpoint: str | None) -> CSVLogger:
+    """The run's log. A run that goes on in its folder keeps the lines before the checkpoint's step.
+
+    Args:
+        folder: the run's output folder.
+        checkpoint: what the run goes on from, if it does.
+    """
+    kept = _lines_before(folder / FILE, checkpoint)
+    logger = CSVLogger(save_dir=folder, name="", version="")
+    if kept:
+        writer = logger.experiment  # this deletes the file of before
+        writer.metrics_keys = list(kept[0])
+        with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
+            lines = csv.DictWriter(file, fieldnames=writer.metrics_keys)
+            lines.writeheader()
+            lines.writerows(kept)
+    return logger
+
+
+def _lines_before(log: Path, checkpoint: str | None) -> list[dict[str, str]]:
+    if checkpoint is None or not log.is_file() or not Path(checkpoint).is_file():
+        return []
+    step = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    with log.open(encoding="utf-8", newline="") as file:
+        return [line for line in csv.DictReader(file) if int(line["step"]) < step]

@@ -1,0 +1,198 @@
+"""From files to batches, through the data module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_retrofit.data.datamodule import DataOptions, RetrievalData
+from lit_retrofit.data.sampling import SamplingOptions
+from lit_retrofit.errors import UserError
+
+
+class Letters:
+    """A token per character after one for the role."""
+
+    pad_id = 0
+
+    def __call__(self, texts: Sequence[str], role: str, max_length: int | None = None) -> list[list[int]]:
+        return [[{"query": 1, "document": 2}[role], *map(ord, text)][:max_length] for text in texts]
+
+
+def write(path: Path, rows: Sequence[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def train(tmp_path) -> str:
+    rows = [{"query": f"q{i}", "positive": f"text {i}", "negative": f"no {i}"} for i in range(20)]
+    return write(tmp_path / "train.jsonl", rows)
+
+
+def data(*train: str, batch_size: int = 4, **options) -> RetrievalData:
+    return RetrievalData(DataOptions(train=train, **options), SamplingOptions(batch_size), tokenize=Letters())
+
+
+def text(ids: torch.Tensor, mask: torch.Tensor) -> str:
+    return "".join(map(chr, ids[mask.bool()].tolist()[1:]))
+
+
+def test_batches_of_an_epoch(train) -> None:
+    module = data(train, validation_share=0.0, token_budget=40)
+    module.setup("fit")
+    batches = list(module.train_dataloader())
+    assert len(batches) == len(module.train_dataloader()) == 5
+    queries = []
+    for batch in batches:
+        assert batch.texts == 12  # 4 queries, 4 positives, 4 negatives
+        assert all(part.input_ids.numel() <= 40 for part in batch.micro_batches)
+        texts = {
+            row: text(ids, mask) for part in batch.micro_batches
+            for row, ids, mask in zip(part.rows.tolist(), part.input_ids, part.attention_mask, strict=True)
+        }  # fmt: skip
+        for query, positive in zip(batch.query_rows.tolist(), batch.positives.tolist(), strict=True):
+            queries.append(texts[query])
+            assert texts[batch.document_rows[positive].item()] == "text " + texts[query][1:]
+    assert sorted(queries) == sorted(f"q{i}" for i in range(20))
+
+
+def test_a_part_is_split_off_for_validation(train) -> None:
+    module = data(train, validation_share=0.3)
+    module.setup("fit")
+    assert module.validation_set is not None
+    held_out = {query.text for query in module.validation_set.queries}
+    assert held_out and not held_out & {record.query for record in module.train_records}
+    assert len(held_out) + len(module.train_records) == 20
+    queries, documents = module.val_dataloader()
+    for loader, expected in (
+        (queries, module.validation_set.queries),
+        (documents, module.validation_set.corpus),
+    ):
+        found = {}
+        for part in loader:
+            for row, ids, mask in zip(part.rows.tolist(), part.input_ids, part.attention_mask, strict=True):
+                found[row] = text(ids, mask)
+        assert [found[i] for i in range(len(found))] == [item.text for item in expected]
+
+
+def test_given_validation_data_leaves_the_training_data_whole(train, tmp_path) -> None:
+    other = write(tmp_path / "v.jsonl", [{"query": "v", "positive": "w"}])
+    module = data(train, validation=other)
+    module.setup("fit")
+    assert len(module.train_records) == 20
+    assert [query.text for query in module.validation_set.queries] == ["v"]
+
+
+def test_several_files_are_put_together(train, tmp_path) -> None:
+    other = write(tmp_path / "b.jsonl", [{"query": "v", "positive": "w"}])
+    module = data(train, other, validation_share=0.0)
+    module.setup("fit")
+    card = module.card()
+    assert card["records"] == 21
+    assert card["with_negatives"] == 20
+    assert card["sources"] == [train, other]
+    assert len(card["reports"]) == 2
+    assert card["validation_queries"] == 0
+    assert module.val_dataloader() == []
+
+
+def test_an_id_that_stands_for_two_texts_in_two_files(tmp_path) -> None:
+    """In one batch the second text would silently be replaced by the first."""
+
+    def tevatron(name: str, words: str) -> str:
+        passages = [{"docid": "7", "title": "", "text": words}]
+        row = {"query_id": "1", "query": words, "positive_passages": passages, "negative_passages": []}
+        return write(tmp_path / name, [row])
+
+    module = data(tevatron("a.jsonl", "one"), tevatron("b.jsonl", "two"), validation_share=0.0)
+    with pytest.raises(UserError, match=r"b\.jsonl.*'7'"):
+        module.setup("fit")
+    same = data(tevatron("c.jsonl", "one"), tevatron("d.jsonl", "one"), validation_share=0.0)
+    same.setup("fit")
+    assert len(same.train_records) == 2
+
+
+def test_parallel_positives(tmp_path) -> None:
+    rows = [{"query": f"q {x}", "positive": f"text {x}", "language": x, "group": "g"} for x in ("de", "en")]
+    file = write(tmp_path / "p.jsonl", rows)
+    for wanted, count in ((True, 2), (False, 1)):
+        module = data(file, validation_share=0.0, parallel_positives=wanted)
+        module.setup("fit")
+        assert [len(record.positives) for record in module.train_records] == [count] * 2
+
+
+def test_training_documents_may_be_cut_shorter(train) -> None:
+    module = data(train, validation_share=0.0, training_document_length=4)
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert max(part.input_ids.shape[1] for part in batch.micro_batches) == 4
+
+
+@pytest.mark.parametrize("row", [{"text": " "}, {"text": None}, {"words": "x"}, {"text": 3}])
+def test_texts_to_predict(tmp_path, row: dict) -> None:
+    file = write(tmp_path / "t.jsonl", [{"text": "b"}, {"text": "longer"}])
+    module = data(predict=file, predict_role="query")
+    module.setup("predict")
+    parts = list(module.predict_dataloader())
+    assert parts[0].rows.tolist() == [1, 0]
+    assert parts[0].input_ids[0, 0] == 1  # the query's prompt
+    bad = data(predict=write(tmp_path / "bad.jsonl", [{"text": "a"}, row]))
+    with pytest.raises(UserError, match=r"bad\.jsonl:2: field 'text'"):
+        bad.setup("predict")
+
+
+@pytest.mark.parametrize(("stage", "field"), [
+    ("fit", "train"), ("validate", "train"), ("test", "test"), ("predict", "predict"),
+])  # fmt: skip
+def test_what_a_stage_needs(stage: str, field: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.options\.{field} is not set"):
+        data().setup(stage)
+
+
+def test_validation_that_is_not_there(train) -> None:
+    with pytest.raises(UserError, match=r"data\.options\.validation is not set"):
+        data(train, validation_share=0.0).setup("validate")
+
+
+def test_nothing_left_to_train_on(tmp_path) -> None:
+    file = write(tmp_path / "one.jsonl", [{"query": "q", "positive": "p"}] * 2)
+    with pytest.raises(UserError, match="no training records are left"):
+        data(file, validation_share=0.9999999).setup("fit")
+
+
+@pytest.mark.parametrize(
+    "options", [{"token_budget": 0}, {"validation_share": 1.0}, {"validation_share": -0.1}]
+)
+def test_senseless_options(train, options: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(options))):
+        data(train, **options).setup("fit")
+
+
+def test_records_left_out_are_told(train, caplog) -> None:
+    module = data(train, validation_share=0.0, batch_size=8)
+    module.setup("fit")
+    with caplog.at_level("INFO"):
+        module.train_dataloader()
+    assert "4 of 20 records fill no batch of 8" in caplog.text
+
+
+def test_the_state_goes_on_in_another_module(train) -> None:
+    def module() -> RetrievalData:
+        made = data(train, validation_share=0.0)
+        made.setup("fit")
+        return made
+
+    first = module()
+    assert first.state_dict() == {}
+    expected = [batch.record_ids for batch in first.train_dataloader()]
+    stopped = module()
+    source = iter(stopped.train_dataloader())
+    seen = [next(source).record_ids for _ in range(2)]
+    resumed = module()
+    resumed.load_state_dict(stopped.state_dict())
+    assert seen + [batch.record_ids for batch in resumed.train_dataloader()] == expected

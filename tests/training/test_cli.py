@@ -1,0 +1,164 @@
+"""What the Trainer commands add to Lightning's command line: the output folder, loggers, callbacks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from lit_retrofit.cli import main
+from lit_retrofit.errors import UserError
+from lit_retrofit.training.cli import prepare_output
+
+
+@pytest.fixture
+def fit(bert_folder, tmp_path):
+    rows = [{"query": f"q {i}{i}", "positive": f"page {i}{i}"} for i in range(12)]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(*extra: str, wandb: str = "false") -> int:
+        return main(
+            [
+                "fit",
+                "--output",
+                str(tmp_path / "run"),
+                "--model.encoder.model",
+                str(bert_folder),
+                "--model.encoder.lora.r",
+                "2",
+                "--data.options.train",
+                f"[{file}]",
+                "--data.sampling.batch_size",
+                "4",
+                "--trainer.accelerator",
+                "cpu",
+                "--trainer.max_steps",
+                "2",
+                "--wandb",
+                wandb,
+                *extra,
+            ]
+        )
+
+    return run
+
+
+def test_a_file_in_the_way(tmp_path) -> None:
+    (tmp_path / "file").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="is a file"):
+            prepare_output(tmp_path / "file", overwrite)
+
+
+def test_overwriting_removes_what_a_run_writes_and_nothing_else(tmp_path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoints/last.ckpt", "metrics.csv", "training.json", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "mined").mkdir()
+    with pytest.raises(UserError, match="--overwrite"):
+        prepare_output(tmp_path, False)
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+    prepare_output(tmp_path, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "mined"}
+
+
+def test_an_empty_or_missing_folder_is_fine(tmp_path) -> None:
+    prepare_output(tmp_path, False)
+    prepare_output(tmp_path / "new", False)
+
+
+@pytest.mark.parametrize("switched_off", [
+    ("--trainer.enable_progress_bar", "false"), ("--trainer.logger", "false"),
+    ("--trainer.enable_checkpointing", "false"), ("--trainer.num_sanity_val_steps", "2"),
+    ("--trainer.fast_dev_run", "true"), ("--trainer.limit_val_batches", "0"),
+])  # fmt: skip
+def test_the_trainers_own_switches(fit, tmp_path, switched_off: tuple[str, str]) -> None:
+    # Twelve records with a third held out, in micro-batches of a text each: a part would be measured wrongly.
+    assert (
+        fit(*switched_off, "--data.options.validation_share", "0.4", "--data.options.token_budget", "10") == 0
+    )
+    assert (tmp_path / "run" / "checkpoints").exists() == (
+        switched_off[0] not in ("--trainer.enable_checkpointing", "--trainer.fast_dev_run")
+    )
+
+
+def test_measuring_a_part_is_refused(fit, capsys) -> None:
+    options = ("--data.options.validation_share", "0.4", "--data.options.token_budget", "10")
+    assert fit("--trainer.limit_val_batches", "1", *options) == 2
+    assert "limit_val_batches" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_wandb_offline(fit, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    import wandb
+
+    try:
+        assert fit(wandb="true") == 0
+    finally:
+        wandb.finish()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_the_other_commands_leave_a_runs_files_alone(fit, bert_folder, tmp_path) -> None:
+    run = tmp_path / "run"
+    assert fit("--data.options.validation_share", "0.4") == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = [
+        "--model.encoder.model",
+        str(bert_folder),
+        "--model.encoder.lora.r",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    words += ["--output", str(run), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    words += [
+        "--data.options.train",
+        f"[{tmp_path / 'train.jsonl'}]",
+        "--data.options.validation_share",
+        "0.4",
+    ]
+    assert main(["validate", *words]) == 0
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_in_the_same_folder_keeps_the_log(fit, tmp_path) -> None:
+    constant = ("--model.optimizer.schedule", "constant", "--model.optimizer.warmup", "0",
+                "--trainer.log_every_n_steps", "1", "--data.options.validation_share", "0")  # fmt: skip
+    assert fit(*constant) == 0
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    earlier = shutil.copy(last, tmp_path / "earlier.ckpt")
+    # From its end, and again from the same point: then the lines after it are replaced.
+    for checkpoint in (last, str(earlier)):
+        assert fit(*constant, "--trainer.max_steps", "5", "--ckpt_path", checkpoint) == 0
+        with (tmp_path / "run" / "metrics.csv").open() as file:
+            steps = [line["step"] for line in csv.DictReader(file) if line["train/loss"]]
+        assert steps == ["0", "1", "2", "3", "4"]
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["steps"] == 5
+
+
+def test_a_missing_checkpoint_to_go_on_from(fit, tmp_path, capsys) -> None:
+    assert fit("--ckpt_path", str(tmp_path / "none.ckpt")) == 2
+    assert "none.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_and_the_whole_config(command: str, capsys) -> None:
+    for flag in ("--help", "--print_config"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, flag])
+        assert ended.value.code in (0, None)
+    shown = capsys.readouterr().out
+    assert "temperature: 0.02" in shown and "batch_size" in shown
+
+
+def test_unknown_commands_and_options(capsys) -> None:
+    assert main(["train"]) == 2
+    assert "no such command" in capsys.readouterr().err
+    assert main([]) == 0
+    assert "fit" in capsys.readouterr().out
