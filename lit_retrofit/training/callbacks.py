@@ -47,7 +47,8 @@ class RetrievalValidation(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures and logs. The Trainer's sanity check and its fast_dev_run see only parts of the set."""
-        if self._found[0] and not trainer.sanity_checking and not trainer.fast_dev_run:
+        partly = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self._found[0] and not partly:
             self._log("val", trainer.datamodule.validation_set, pl_module)  # type: ignore[attr-defined]
 
     on_test_epoch_start = on_validation_epoch_start

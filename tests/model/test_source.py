@@ -66,7 +66,7 @@ def test_a_hub_that_does_not_know_the_name(monkeypatch) -> None:
 
     monkeypatch.setattr("transformers.utils.cached_file", unknown)
     with pytest.raises(UserError, match=r"nobody/nothing.*not a valid model identifier listed"):
-        build("nobody/nothing")
+        read_settings("nobody/nothing")
 
 
 def test_a_file_is_no_model(tmp_path) -> None:
