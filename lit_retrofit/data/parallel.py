@@ -1,4 +1,4 @@
-"""Positives across languages, from records that say the same in several of them."""
+"""Further positives: from records with the same query, and from the other languages of a page."""
 
 from __future__ import annotations
 
@@ -33,6 +33,34 @@ def add_parallel_positives(records: Sequence[Record]) -> list[Record]:
         for group, documents in groups.items()
     }
     return [_with_parallel(record, ordered.get(record.group or "", [])) for record in records]
+
+
+def join_answers(records: Sequence[Record]) -> list[Record]:
+    """Gives records with the same query (and language) each other's positives as further positives.
+
+    What answers a query in one record is then no negative for it in another, in the batch or among the
+    mined ones. The record's own positives stay first; added ones have no score, so the scores go.
+
+    Args:
+        records: in any order; those with a query of their own come back as they are.
+
+    Returns:
+        As many records, in the same order.
+    """
+    answers: defaultdict[tuple[str, str | None], dict[str, Document]] = defaultdict(dict)
+    for record in records:
+        for document in record.positives:
+            answers[record.query, record.language].setdefault(document.id, document)
+    return [_with_answers(record, answers[record.query, record.language]) for record in records]
+
+
+def _with_answers(record: Record, answers: dict[str, Document]) -> Record:
+    own = {document.id for document in record.positives}
+    added = [document for id, document in answers.items() if id not in own]
+    if not added:
+        return record
+    positives = (*record.positives, *added)
+    return drop_false_negatives(replace(record, positives=positives, positive_scores=()))[0]
 
 
 def _with_parallel(record: Record, group: list[Document]) -> Record:

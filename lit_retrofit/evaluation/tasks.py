@@ -11,6 +11,7 @@ from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
 
 TaskKind = Literal["monolingual", "cross_lingual", "all"]
+DEFAULT_PIVOT = "en"  # may be absent from a set, unlike a pivot that the user names
 Positions = Mapping["str | None", Sequence[int]]
 
 
@@ -48,7 +49,7 @@ class TaskSplit:
     notes: tuple[str, ...]
 
 
-def split_tasks(retrieval_set: RetrievalSet, *, pivot: str | None = "en") -> TaskSplit:
+def split_tasks(retrieval_set: RetrievalSet, *, pivot: str | None = DEFAULT_PIVOT) -> TaskSplit:
     """Splits an evaluation set by the languages of its queries and documents.
 
     Monolingual: queries in X, the corpus restricted to X. Cross-lingual: X → pivot and pivot → X for
@@ -68,6 +69,11 @@ def split_tasks(retrieval_set: RetrievalSet, *, pivot: str | None = "en") -> Tas
         queries = {None: range(len(retrieval_set.queries))}
         documents = {None: range(len(retrieval_set.corpus))}
     answers = _answer_languages(retrieval_set, documents)
+    known = {language for language in (*queries, *documents) if language}
+    if known and pivot not in {None, DEFAULT_PIVOT, *known}:
+        raise UserError(
+            f"{retrieval_set.name}: no text in the pivot language '{pivot}'; there are {sorted(known)}"
+        )
     tasks, notes = [], _language_notes(queries, documents, pivot)
     for kind, source, target in _language_pairs(queries, documents, pivot):
         answerable = tuple(i for i in queries[source] if target in answers[i])

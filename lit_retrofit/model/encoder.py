@@ -171,8 +171,8 @@ def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
         if options.dropout is not None:
             _set_dropout(config, options.dropout)
         # Master weights in float32; recent transformers would keep the checkpoint's bf16.
-        backbone = AutoModel.from_pretrained(
-            source, config=config, dtype=torch.float32, trust_remote_code=trust
+        backbone, loading = AutoModel.from_pretrained(
+            source, config=config, dtype=torch.float32, trust_remote_code=trust, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -181,6 +181,12 @@ def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
             f"{options.model}: cannot be loaded as an encoder ({reason}); check the name and the connection, "
             "or give a directory"
         ) from error
+    # A pooler is not used here; anything else would silently start from random weights.
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"{options.model}: its weights lack {missing[0]} ({len(missing)} in all); get it again"
+        )
     if tokenizer.pad_token_id is None:
         raise UserError(f"{options.model}: its tokenizer has no padding token; set one and save it")
     return backbone, tokenizer

@@ -77,6 +77,8 @@ class RetrofitCLI(LightningCLI):
         """The Trainer with the run's own loggers and callbacks where the config names none."""
         folder = self._options["output"]
         config = self.config_init[self.subcommand]["trainer"]
+        if config["max_epochs"] is None and config["max_steps"] == -1 and config["max_time"] is None:
+            config["max_epochs"] = 1  # Lightning's own default of 1000 helps nobody here
         if config["precision"] is None:
             config["precision"] = "bf16-mixed" if multiplies_bf16(choose_device("auto")) else "32-true"
         config["default_root_dir"] = config["default_root_dir"] or str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -122,8 +123,10 @@ class Retriever(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, its schedule stepped once per optimizer step."""
         optimizer = build_optimizer(self.parameters(), self.optimizer_options)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = build_schedule(optimizer, self.optimizer_options, steps)
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise UserError("the run has no end; set --trainer.max_epochs or --trainer.max_steps")
+        schedule = build_schedule(optimizer, self.optimizer_options, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

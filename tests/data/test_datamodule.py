@@ -161,7 +161,7 @@ def test_validation_that_is_not_there(train) -> None:
 
 def test_nothing_left_to_train_on(tmp_path) -> None:
     file = write(tmp_path / "one.jsonl", [{"query": "q", "positive": "p"}] * 2)
-    with pytest.raises(UserError, match="no training records are left"):
+    with pytest.raises(UserError, match="leaves no training data"):
         data(file, validation_share=0.9999999).setup("fit")
 
 
@@ -171,6 +171,12 @@ def test_nothing_left_to_train_on(tmp_path) -> None:
 def test_senseless_options(train, options: dict) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
         data(train, **options).setup("fit")
+
+
+def test_nothing_left_to_validate_on(tmp_path) -> None:
+    file = write(tmp_path / "one.jsonl", [{"query": "q", "positive": "p"}] * 2)
+    with pytest.raises(UserError, match="leaves no validation data"):
+        data(file, validation_share=1e-9).setup("fit")
 
 
 def test_records_left_out_are_told(train, caplog) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lit_retrofit.data.parallel import add_parallel_positives
+from lit_retrofit.data.parallel import add_parallel_positives, join_answers
 from lit_retrofit.data.records import Document, Record
 
 
@@ -63,3 +63,28 @@ def test_negatives_that_became_positives_go_and_scores_stay_aligned() -> None:
     assert first.positives == (DE, EN)
     assert first.positive_scores == ()
     assert (first.negatives, first.negative_scores) == ((OTHER,), (0.1,))
+
+
+def test_records_with_the_same_query_share_their_answers() -> None:
+    def record(id: str, query: str, positive: str, *negatives: str, language: str = "en") -> Record:
+        def documents(names: tuple[str, ...]) -> tuple[Document, ...]:
+            return tuple(Document(name, f"text {name}", language) for name in names)
+
+        return Record(
+            id, query, documents((positive,)), documents(negatives), language, positive_scores=(0.9,)
+        )
+
+    first, second, third, other = join_answers(
+        [
+            record("1", "q", "a", "b", "x"),
+            record("2", "q", "b"),
+            record("3", "q", "c", language="de"),
+            record("4", "other", "d", "a"),
+        ]
+    )
+    assert [d.id for d in first.positives] == ["a", "b"]
+    assert [d.id for d in first.negatives] == ["x"], "what answers the query elsewhere is no negative here"
+    assert [d.id for d in second.positives] == ["b", "a"]
+    assert first.positive_scores == ()
+    assert [d.id for d in third.positives] == ["c"]
+    assert [d.id for d in other.negatives] == ["a"] and other.positive_scores == (0.9,)

@@ -92,3 +92,11 @@ def test_a_set_without_any_task_is_the_users_mistake():
         UserError, match=r"^set: no query has .* \(queries in de, documents in fr, pivot en\)"
     ):
         split_tasks(make_set({"q": "de"}, {"d": "fr"}, {"q": {"d": 1}}))
+
+
+def test_a_pivot_that_no_text_has_is_refused() -> None:
+    documents = (Document("d", "text", "de"), Document("f", "texte", "fr"))
+    retrieval_set = RetrievalSet("set", (Query("q", "query", "de"),), documents, {"q": {"d": 1}})
+    assert split_tasks(retrieval_set).tasks  # the default pivot may be absent
+    with pytest.raises(UserError, match=r"pivot language 'xx'; there are \['de', 'fr'\]"):
+        split_tasks(retrieval_set, pivot="xx")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model import embedded
+from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.quickstart.packed_model import dequantise
 from lit_retrofit.retrieval.embed import embed_texts
 
