@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 from datasets import Dataset
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
@@ -102,6 +103,16 @@ def train(
     return model, clock
 
 
+def merge_adapters(backbone: Any) -> None:
+    """Folds the adapters that `add_adapter` injected into the layers they wrap."""
+    for name, layer in list(backbone.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
+    backbone._hf_peft_config_loaded = False  # or only the adapters would be saved
+
+
 def main() -> None:
     """Trains the peer, measures it, writes the table."""
     parser = argparse.ArgumentParser(
@@ -117,7 +128,7 @@ def main() -> None:
     # The first step also pays for allocations.
     per_step = (probe.step_ends[-1] - probe.step_ends[0]) / (PROBE_STEPS - 1)
     model, clock = train(config, max(1, round(seconds / per_step)), seconds, scratch)
-    model[0].auto_model = model[0].auto_model.merge_and_unload()
+    merge_adapters(model[0].auto_model)
     model.max_seq_length = 512
     model.save_pretrained(str(scratch / "model"), create_model_card=False)
     theirs = evaluate(
