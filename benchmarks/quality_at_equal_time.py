@@ -73,7 +73,7 @@ def training_pairs(config: dict[str, Any], epochs: int) -> Dataset:
 
 
 def train(
-    config: dict[str, Any], steps: int, seconds: float, folder: Path
+    config: dict[str, Any], precision: str, steps: int, seconds: float, folder: Path
 ) -> tuple[SentenceTransformer, StopAtTime]:
     """Trains the base model with sentence-transformers' own trainer."""
     lora, optimizer = config["model"]["encoder"]["lora"], config["model"]["optimizer"]
@@ -87,7 +87,7 @@ def train(
         max_steps=steps,
         learning_rate=optimizer["learning_rate"],
         warmup_steps=round(steps * optimizer["warmup"]),
-        bf16=config["trainer"]["precision"] == "bf16-mixed",
+        bf16=precision == "bf16-mixed",
         use_cpu=True,
         save_strategy="no",
         report_to="none",
@@ -122,12 +122,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/quality_at_equal_time.md"))
     arguments = parser.parse_args()
     config = yaml.safe_load((arguments.run / "fit" / "config.yaml").read_text())
-    seconds = json.loads((arguments.run / "fit" / "training.json").read_text())["seconds"]
+    card = json.loads((arguments.run / "fit" / "training.json").read_text())
+    seconds, precision = card["seconds"], card["precision"]
     scratch = arguments.run / "sentence-transformers"
-    _, probe = train(config, PROBE_STEPS, seconds, scratch)
+    _, probe = train(config, precision, PROBE_STEPS, seconds, scratch)
     # The first step also pays for allocations.
     per_step = (probe.step_ends[-1] - probe.step_ends[0]) / (PROBE_STEPS - 1)
-    model, clock = train(config, max(1, round(seconds / per_step)), seconds, scratch)
+    model, clock = train(config, precision, max(1, round(seconds / per_step)), seconds, scratch)
     merge_adapters(model[0].auto_model)
     model.max_seq_length = 512
     model.save_pretrained(str(scratch / "model"), create_model_card=False)
@@ -144,18 +145,18 @@ def main() -> None:
         f"lit-retrofit, {seconds:.0f} s": read_results(arguments.run / "after"),
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(table(rows, config))
+    arguments.output.write_text(table(rows, config, precision))
     print(arguments.output.read_text())
 
 
-def table(rows: dict[str, Results], config: dict[str, Any]) -> str:
+def table(rows: dict[str, Results], config: dict[str, Any], precision: str) -> str:
     """Markdown: mean nDCG@10 per kind of task."""
     trained = sorted({r.language for r in read_records(resolve_data("quickstart:train"))[0] if r.language})
     lines = [
         "# Retrieval quality at equal training time",
         "",
         "`python -m benchmarks.quality_at_equal_time --run runs/quickstart`, nDCG@10 on quickstart:test, "
-        f"batch {config['data']['sampling']['batch_size']}, {config['trainer']['precision']}.",
+        f"batch {config['data']['sampling']['batch_size']}, {precision}.",
         "",
         "| | monolingual | X → en | en → X | zero-shot monolingual |",
         "|---|---|---|---|---|",
