@@ -169,6 +169,8 @@ class EmbeddingWriter(Callback):
         folder: the run's output folder.
     """
 
+    FILE = "embeddings.npy"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._found: list[tuple[Tensor, Tensor]] = []
@@ -183,4 +185,4 @@ class EmbeddingWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        np.save(self.folder / "embeddings.npy", _in_order(self._found).numpy(), allow_pickle=False)
+        np.save(self.folder / self.FILE, _in_order(self._found).numpy(), allow_pickle=False)

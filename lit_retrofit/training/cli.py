@@ -29,7 +29,7 @@ WRITTEN = (
     "hparams.yaml",
     "wandb",
     TrainingCard.FILE,
-    "embeddings.npy",
+    EmbeddingWriter.FILE,
 )
 
 
@@ -66,6 +66,8 @@ class RetrofitCLI(LightningCLI):
         options = self._options
         if self.subcommand == "fit" and options.get("ckpt_path") is None:
             prepare_output(options["output"], options["overwrite"])
+        if self.subcommand == "predict":
+            _check_embeddings(options["output"] / EmbeddingWriter.FILE, options["overwrite"])
         _check_checkpoint(options.get("ckpt_path"))
         options["overwrite"] = False  # not for the saved config: repeating it must not overwrite this run
 
@@ -117,6 +119,11 @@ class RetrofitCLI(LightningCLI):
             dirpath=folder, filename="best", monitor=MONITOR, mode="max", enable_version_counter=False
         )
         return [last, best]
+
+
+def _check_embeddings(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: already there; give another --output or replace it with --overwrite")
 
 
 def _check_checkpoint(path: str | None) -> None:

@@ -162,3 +162,18 @@ def test_unknown_commands_and_options(capsys) -> None:
     assert "no such command" in capsys.readouterr().err
     assert main([]) == 0
     assert "fit" in capsys.readouterr().out
+
+
+def test_predict_replaces_no_embeddings_unasked(bert_folder, tmp_path, capsys) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "one"}\n')
+    out = tmp_path / "out"
+    words = ["predict", "--model.encoder.model", str(bert_folder), "--data.options.predict", str(texts)]
+    words += ["--trainer.accelerator", "cpu", "--output", str(out), "--return_predictions", "false"]
+    assert main(words) == 0
+    (out / "embeddings.npy").write_bytes(b"mine")
+    assert main(words) == 2
+    assert "embeddings.npy: already there" in capsys.readouterr().err
+    assert (out / "embeddings.npy").read_bytes() == b"mine"
+    assert main([*words, "--overwrite"]) == 0
+    assert (out / "embeddings.npy").stat().st_size > 4
