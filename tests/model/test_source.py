@@ -47,7 +47,9 @@ def test_the_embedded_model_without_its_package(monkeypatch, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no such model", "./missing", "a/b/c", "/missing/folder", "../x"])
-def test_no_such_model(name: str) -> None:
+def test_no_such_model(name: str, tmp_path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match="no such model"):
         resolve_model(name)
 
