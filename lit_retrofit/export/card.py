@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_retrofit.evaluation.results import Results, TaskScores, read_results
+from lit_retrofit.model import embedded
 from lit_retrofit.model.encoder import EncoderOptions
 
 _MEASURE = "nDCG@10"
@@ -41,10 +42,12 @@ def write_card(
     results = {name: read_results(f) for name, f in (("before", before), ("after", after)) if f is not None}
     data = (training or {}).get("data", {})
     languages = sorted(language for language in data.get("languages", {}) if language != "unknown")
+    # The embedded model's own name says nothing outside of this tool.
+    base = embedded.ORIGIN if options.model == embedded.NAME else options.model
     parts = [
-        _metadata(options, languages),
-        f"# {Path(options.model).name}, retrofitted for retrieval\n",
-        f"`{options.model}`, trained as a retriever with lit-retrofit.\n",
+        _metadata(base, languages),
+        f"# {Path(base).name}, retrofitted for retrieval\n",
+        f"`{base}`, trained as a retriever with lit-retrofit.\n",
         _USE,
         *([_recipe(training, options)] if training else []),
         *([_table(results)] if results else []),
@@ -52,13 +55,13 @@ def write_card(
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
 
-def _metadata(options: EncoderOptions, languages: list[str]) -> str:
+def _metadata(base: str, languages: list[str]) -> str:
     lines = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "tags:"]
     lines += [
         f"- {tag}" for tag in ("sentence-transformers", "feature-extraction", "retrieval", "lit-retrofit")
     ]
-    if "/" in options.model and not Path(options.model).exists():
-        lines.append(f"base_model: {options.model}")
+    if "/" in base and not Path(base).exists():
+        lines.append(f"base_model: {base}")
     if languages:
         # The hub knows languages by their ISO 639 code, without region.
         lines += ["language:", *(f"- {code}" for code in sorted({name.split("-")[0] for name in languages}))]
@@ -74,7 +77,8 @@ def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
         ("data", f"{', '.join(data['sources'])}: {data['records']} records ({counts})"),
         (
             "hard negatives",
-            f"{sampling['negatives']} per query, from {data['with_negatives']} records that have some",
+            f"{sampling['negatives']} per query as documents of their own, {sampling['neighbours']} through "
+            f"records that share its batch; {data['with_negatives']} records have some",
         ),
         ("method", method),
         ("loss", f"InfoNCE, temperature {training['objective']['temperature']:g}"),

