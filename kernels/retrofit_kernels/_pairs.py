@@ -44,14 +44,16 @@ class MatchingPairs:
 
 
 def find_pairs(query_ids: Tensor, document_ids: Tensor) -> MatchingPairs:
-    """Find every pair of equal ids in O((B·P + N)·log N) time.
+    """Find every pair of equal ids in O((B·P + N·P')·log(N·P')) time.
 
     Args:
         query_ids: (B,) or (B, P) int64; -1 is padding and matches nothing.
-        document_ids: (N,) int64.
+        document_ids: (N,) or (N, P') int64. A document with several ids may make the same pair several times.
     """
-    queries = _without_repeats(as_rows(query_ids))
-    sorted_ids, order = document_ids.sort(stable=True)
+    queries = without_repeats(as_rows(query_ids))
+    ids = as_rows(document_ids)
+    sorted_ids, order = ids.flatten().sort(stable=True)
+    order = order // max(1, ids.shape[1])
     start = torch.searchsorted(sorted_ids, queries)
     length = torch.searchsorted(sorted_ids, queries, right=True) - start
     length.masked_fill_(queries == PADDING, 0)
@@ -72,8 +74,8 @@ def as_rows(ids: Tensor) -> Tensor:
     return ids.unsqueeze(1) if ids.dim() == 1 else ids
 
 
-def _without_repeats(ids: Tensor) -> Tensor:
-    """Turn the repeats of an id within its row into padding, so that no pair is found twice."""
+def without_repeats(ids: Tensor) -> Tensor:
+    """(B, P) ids with the repeats of an id within its row turned into padding; each row comes out sorted."""
     ids = ids.sort(dim=1).values
     repeated = torch.zeros_like(ids, dtype=torch.bool)
     repeated[:, 1:] = ids[:, 1:] == ids[:, :-1]
@@ -103,26 +105,29 @@ def strip_bounds(
 
 @dataclass(frozen=True, eq=False)
 class StripEntries:
-    """Entries of a row-major strip that are to be overwritten, grouped by column tile.
+    """Entries of a strip of rows that are to be overwritten, grouped by column tile.
 
     Attributes:
-        flat: (E,) places in the flattened strip, ascending by column.
-        bounds: where each tile's entries begin in `flat`, and the end: tiles + 1 numbers.
+        rows: (E,) row in the strip of each entry.
+        columns: (E,) its column in its tile.
+        bounds: where each tile's entries begin, and the end: tiles + 1 numbers.
     """
 
-    flat: Tensor
+    rows: Tensor
+    columns: Tensor
     bounds: list[int]
 
-    def fill(self, strip: Tensor, tile: int, value: float) -> None:
-        """Write `value` into the entries of one column tile of the contiguous `strip`."""
-        entries = self.flat[self.bounds[tile] : self.bounds[tile + 1]]
-        if len(entries):
-            strip.view(-1).index_fill_(0, entries, value)
+    def fill(self, tile: Tensor, number: int, value: float) -> None:
+        """Write `value` into the entries of the column tile `number`."""
+        inside = slice(self.bounds[number], self.bounds[number + 1])
+        if inside.start < inside.stop:
+            tile[self.rows[inside], self.columns[inside]] = value
 
 
-def strip_entries(rows: Tensor, columns: Tensor, width: int, tile_starts: list[int]) -> StripEntries:
-    """Group the entries (rows[i], columns[i]) of a strip of `width` columns by column tile."""
+def strip_entries(rows: Tensor, columns: Tensor, tile_starts: list[int]) -> StripEntries:
+    """Group the entries (rows[i], columns[i]) of a strip by column tile."""
     columns, by_column = columns.sort()
     starts = torch.tensor(tile_starts, device=columns.device, dtype=columns.dtype)
     bounds = [*torch.searchsorted(columns, starts).tolist(), len(columns)]
-    return StripEntries(rows[by_column] * width + columns, bounds)
+    counts = torch.tensor(bounds, device=columns.device).diff()
+    return StripEntries(rows[by_column], columns - starts.repeat_interleave(counts), bounds)

@@ -1,13 +1,22 @@
-"""InfoNCE on row strips of logits in plain torch: loss and gradients in three matrix products per strip."""
+"""Strips of exponentials in plain torch, worked on in column tiles; also what every CPU runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from retrofit_kernels._pairs import MatchingPairs, StripEntries, strip_bounds, strip_entries
+from retrofit_kernels._pairs import (
+    PADDING,
+    StripEntries,
+    find_pairs,
+    strip_bounds,
+    strip_entries,
+)
+from retrofit_kernels._problem import Filled, Term
+from retrofit_kernels._rowwise import segments
 
 CPU_STRIP_ROWS = 512
 """Higher strips are no faster on a CPU: from here on the products run at their peak rate."""
@@ -23,184 +32,252 @@ PAIRS_PER_ENTRY = 1 / 32
 """Masked pairs per strip entry: their indices then need about as much memory as the strip."""
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """The operands of one loss, all detached and in the type of computation.
-
-    Attributes:
-        queries: (B, D), contiguous.
-        documents: (N, D), contiguous.
-        scale: 0-d, inverse temperature.
-        positives: (B,) int64, column of each query's positive.
-        masked: pairs that are no negatives, or None.
-        strip_bytes: memory budget of one strip of logits.
-    """
-
-    queries: Tensor
-    documents: Tensor
-    scale: Tensor
-    positives: Tensor
-    masked: MatchingPairs | None
-    strip_bytes: int
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which gradients to compute; what is not wanted is not paid for.
-
-    Attributes:
-        queries: 2u FLOP.
-        documents: 2u FLOP.
-        scale: 2u FLOP, shared with `queries`.
-    """
-
-    queries: bool = False
-    documents: bool = False
-    scale: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """Losses per query, and the gradients of their (weighted) sum.
-
-    Attributes:
-        loss: (B,).
-        correct: (B,) bool, whether the positive outranks every negative.
-        queries: (B, D), or None.
-        documents: (N, D), or None.
-        scale: 0-d, or None.
-    """
-
-    loss: Tensor
-    correct: Tensor
-    queries: Tensor | None
-    documents: Tensor | None
-    scale: Tensor | None
-
-
-def contrast(problem: Problem, wanted: Wanted, weights: Tensor | None = None) -> Result:
-    """Losses of all queries and the wanted gradients of Σ weights[i]·loss[i], strip by strip.
-
-    With s the scaled logits, c the positive's and o an offset per row, ``E = exp(s - o)`` over the
-    negatives, ``l = Σ E`` and ``e = exp(c - o)``: the loss is ``log(e + l) + o - c``. Its derivative with
-    respect to s is ``E / (e + l)`` for a negative and ``-l / (e + l)`` for the positive. So once ``-l``
-    stands in the positive's place of E, two plain products with E give both gradients, and ``p - 1`` is
-    never formed: nothing cancels when the loss is nearly 0.
+class TorchStrips:
+    """Fills the strips of one term.
 
     Args:
-        problem: operands.
-        wanted: gradients to compute.
-        weights: (B,) weight of each query's loss in the gradients; all one by default.
+        term: the similarity matrix, its embeddings in the type of computation and contiguous.
+        height: rows of the highest strip.
     """
-    queries, documents, scale = problem.queries, problem.documents, problem.scale
-    loss = queries.new_empty(len(queries))
-    correct = torch.empty_like(loss, dtype=torch.bool)
-    to_queries = torch.empty_like(queries) if wanted.queries or wanted.scale else None
-    to_documents = torch.zeros_like(documents) if wanted.documents else None
-    buffer, bounds, tiles = _layout(problem)
-    for begin, end in bounds:
-        rows = slice(begin, end)
-        scaled, own = queries[rows] * scale, problem.positives[rows]
-        own_logit = (scaled * documents[own]).sum(1)
-        strip = _Strip(buffer[: end - begin], scaled, documents, tiles, _held_out(problem, begin, end, tiles))
-        offset = own_logit
-        total, largest = strip.exponentials(offset)
+
+    def __init__(self, term: Term, height: int) -> None:
+        self.term = term
+        columns = term.columns.embeddings
+        self.dtype = columns.dtype
+        self.pairs = None
+        if term.rows.ids is not None and term.columns.ids is not None:
+            self.pairs = find_pairs(term.rows.ids, term.columns.ids)
+        width = max(1, len(columns))
+        if columns.device.type == "cpu":
+            width = min(width, max(64, CPU_TILE_BYTES // (height * columns.element_size()) // 64 * 64))
+        self.tiles = [slice(begin, begin + width) for begin in range(0, len(columns), width)]
+        self.scratch = columns.new_empty(height * min(width, len(columns)))
+        self.dense = any(
+            tensor is not None
+            for tensor in (
+                term.rows.groups,
+                term.rows.owner,
+                term.rows.threshold,
+                term.rows.guide_threshold,
+            )
+        )
+        self.tile_groups = _tile_groups(term, self.tiles)
+
+    def bounds(self, rows: int, height: int) -> list[tuple[int, int]]:
+        """Cut all rows into strips whose masked pairs need about as much memory as the strip at most."""
+        columns = len(self.term.columns.embeddings)
+        return strip_bounds(rows, height, self.pairs, max(columns, int(height * columns * PAIRS_PER_ENTRY)))
+
+    def fill(self, begin: int, end: int, preferred: Tensor, entries: Tensor | None) -> Filled:
+        """Exponentials of the rows `begin` … `end` - 1.
+
+        Args:
+            begin: first row.
+            end: row after the last.
+            preferred: (M, rows) offset that is taken where no sum overflows with it.
+            entries: (M, rows, N) to fill, or None if the sums are enough.
+        """
+        strip = self._strip(begin, end, entries)
+        total, largest, kept = self._exponentials(strip, preferred)
         if not bool((total < SAFE_SUM).all()):  # NaN counts as too large
-            offset = strip.largest_logit(own_logit)
-            total, largest = strip.exponentials(offset, have_logits=True)
-        own_exponential = torch.exp(own_logit - offset)
-        loss[rows] = torch.log1p(total + torch.expm1(own_logit - offset)) + (offset - own_logit)
-        correct[rows] = largest < own_exponential
-        if to_queries is None and to_documents is None:
-            continue
-        strip.write(own, -total)
-        factor = 1 / (own_exponential + total)
-        if weights is not None:
-            factor *= weights[rows]
-        if to_queries is not None:
-            torch.mm(strip.entries, documents, out=to_queries[rows])
-            to_queries[rows] *= (factor * scale).unsqueeze(1)
-        if to_documents is not None:
-            weighted = scaled.mul_(factor.unsqueeze(1))
-            torch.addmm(to_documents, strip.entries.T, weighted, out=to_documents)
-    # a logit is scale·<q, d>, so <q, ∂/∂q> = scale·∂/∂scale holds exactly: no further pass is needed
-    to_scale = (queries * to_queries).sum() / scale if to_queries is not None and wanted.scale else None
-    return Result(loss, correct, to_queries if wanted.queries else None, to_documents, to_scale)
+            preferred = self._largest_logits(strip, preferred)
+            total, largest, kept = self._exponentials(strip, preferred)
+        return Filled(preferred, total, largest, self._kept(strip, kept))
 
+    def mix(
+        self, begin: int, end: int, entries: Tensor, factor: Tensor, offset: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """From the prefixes' exponentials to the segments' derivatives; see `mix_strip`."""
+        rows, columns = self.term.rows.inverse_norms, self.term.columns.inverse_norms
+        assert rows is not None and columns is not None
+        return mix_strip(entries, factor, offset, self.term.gain, (rows[:, begin:end], columns), self.tiles)
 
-def _layout(problem: Problem) -> tuple[Tensor, list[tuple[int, int]], list[tuple[int, int]]]:
-    """The strips' common buffer, the row bounds of all strips, the column bounds of a strip's tiles."""
-    rows, columns = len(problem.queries), len(problem.documents)
-    itemsize = problem.queries.element_size()
-    height = max(1, min(rows, problem.strip_bytes // max(1, columns * itemsize)))
-    width = max(1, columns)
-    if problem.queries.device.type == "cpu":
-        height = min(height, CPU_STRIP_ROWS)
-        width = min(width, max(64, CPU_TILE_BYTES // (height * itemsize) // 64 * 64))
-    max_pairs = max(columns, int(height * columns * PAIRS_PER_ENTRY))
-    bounds = strip_bounds(rows, height, problem.masked, max_pairs)
-    tiles = [(begin, min(begin + width, columns)) for begin in range(0, columns, width)]
-    return problem.queries.new_empty(height, columns), bounds, tiles
+    def _strip(self, begin: int, end: int, entries: Tensor | None) -> _Strip:
+        rows = self.term.rows.embeddings[begin:end] * self.term.gain
+        return _Strip(begin, end, rows, entries, self._held_out(begin, end))
 
+    def _exponentials(self, strip: _Strip, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        total, largest = torch.zeros_like(offset), torch.zeros_like(offset)
+        kept = torch.zeros(strip.end - strip.begin, dtype=torch.int64, device=offset.device)
+        for number, prefix, tile, mask in self._tiles(strip):
+            tile.sub_(offset[prefix].unsqueeze(1)).clamp_(*EXPONENTS[tile.dtype]).exp_()
+            self._leave_out(strip, number, tile, mask, 0.0)
+            total[prefix] += tile.sum(1)
+            torch.maximum(largest[prefix], tile.amax(1), out=largest[prefix])
+            if self.dense and prefix == len(offset) - 1:
+                kept += tile.count_nonzero(1)
+        return total, largest, kept
 
-def _held_out(problem: Problem, begin: int, end: int, tiles: list[tuple[int, int]]) -> StripEntries:
-    """The strip's entries that are no negatives: each query's own positive and the masked pairs."""
-    columns = problem.positives[begin:end]
-    rows = torch.arange(end - begin, device=columns.device)
-    if problem.masked is not None:
-        more_rows, more_columns = problem.masked.expand(begin, end)
-        rows, columns = torch.cat([rows, more_rows]), torch.cat([columns, more_columns])
-    return strip_entries(rows, columns, len(problem.documents), [start for start, _ in tiles])
+    def _largest_logits(self, strip: _Strip, at_least: Tensor) -> Tensor:
+        """(M, rows) largest logit that is not left out.
+
+        It costs the products once more (2u), and is needed only where a negative beats its positive by about
+        69 in scaled logits.
+        """
+        largest = at_least.clone()
+        for number, prefix, tile, mask in self._tiles(strip):
+            self._leave_out(strip, number, tile, mask, -torch.inf)
+            torch.maximum(largest[prefix], tile.amax(1), out=largest[prefix])
+        return largest
+
+    def _tiles(self, strip: _Strip) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
+        """Number of each column tile, each prefix, the logits there, and what masks of all rows leave out."""
+        for number, columns in enumerate(self.tiles):
+            if not self._groups_meet(strip, number):
+                if strip.entries is not None:
+                    strip.entries[:, :, columns] = 0
+                continue
+            common = self._common_mask(strip, columns)
+            for prefix, logits in enumerate(self._logits(strip, columns)):
+                yield number, prefix, logits, self._with_threshold(strip, prefix, logits, common)
+
+    def _logits(self, strip: _Strip, columns: slice) -> Iterator[Tensor]:
+        """Gain times similarity at each prefix."""
+        rows, right = strip.rows, self.term.columns.embeddings[columns]
+        scratch = self.scratch[: len(rows) * len(right)].view(len(rows), len(right))
+        norms = self.term.rows.inverse_norms, self.term.columns.inverse_norms
+        if norms[0] is None or norms[1] is None:
+            target = scratch if strip.entries is None else strip.entries[0, :, columns]
+            yield torch.mm(rows, right.T, out=target)
+            return
+        for prefix, part in enumerate(segments(self.term.prefixes)):
+            if prefix == 0:
+                torch.mm(rows[:, part], right[:, part].T, out=scratch)
+            else:
+                torch.addmm(scratch, rows[:, part], right[:, part].T, out=scratch)
+            target = torch.empty_like(scratch) if strip.entries is None else strip.entries[prefix, :, columns]
+            torch.mul(scratch, norms[0][prefix, strip.begin : strip.end].unsqueeze(1), out=target)
+            yield target.mul_(norms[1][prefix, columns])
+
+    def _groups_meet(self, strip: _Strip, number: int) -> bool:
+        """Whether a tile can hold a pair of one group: in sorted batches most of them cannot."""
+        if self.tile_groups is None or self.term.rows.groups is None:
+            return True
+        rows = self.term.rows.groups[strip.begin : strip.end]
+        low, high = self.tile_groups[number]
+        return bool(((rows >= low) & (rows <= high)).any())
+
+    def _common_mask(self, strip: _Strip, columns: slice) -> Tensor | None:
+        """(rows, tile) what is left out at every prefix, or None if no rule but the sparse ones is in use."""
+        rows, right = self.term.rows, self.term.columns
+        inside = slice(strip.begin, strip.end)
+        masks = []
+        if rows.groups is not None and right.groups is not None:
+            masks.append(rows.groups[inside].unsqueeze(1) != right.groups[columns])
+        if rows.owner is not None and right.owners is not None:
+            owners = right.owners[columns]
+            masks.append((owners != rows.owner[inside].unsqueeze(1)) & (owners != PADDING))
+        if rows.guide is not None and right.guide is not None and rows.guide_threshold is not None:
+            similarities = torch.mm(rows.guide[inside], right.guide[columns].T)
+            masks.append(similarities > rows.guide_threshold[inside].unsqueeze(1))
+        for mask in masks[1:]:
+            masks[0] |= mask
+        return masks[0] if masks else None
+
+    def _with_threshold(
+        self, strip: _Strip, prefix: int, logits: Tensor, common: Tensor | None
+    ) -> Tensor | None:
+        if self.term.rows.threshold is None:
+            return common
+        threshold = self.term.rows.threshold[prefix, strip.begin : strip.end] * self.term.gain
+        mask = logits > threshold.unsqueeze(1)
+        return mask if common is None else mask.logical_or_(common)
+
+    def _leave_out(self, strip: _Strip, number: int, tile: Tensor, mask: Tensor | None, value: float) -> None:
+        if mask is not None:
+            tile.masked_fill_(mask, value)
+        strip.held_out.fill(tile, number, value)
+
+    def _held_out(self, begin: int, end: int) -> StripEntries:
+        """The strip's entries that are no negatives: each row's own columns and those of equal id."""
+        own = self.term.rows.held_out[begin:end]
+        rows, place = (own != PADDING).nonzero(as_tuple=True)
+        columns = own[rows, place]
+        if self.pairs is not None:
+            more_rows, more_columns = self.pairs.expand(begin, end)
+            rows, columns = torch.cat([rows, more_rows]), torch.cat([columns, more_columns])
+        return strip_entries(rows, columns, [tile.start for tile in self.tiles])
+
+    def _kept(self, strip: _Strip, counted: Tensor) -> Tensor | None:
+        """(rows,) how many columns are kept, where they can be fewer than all but the held out ones."""
+        if self.dense:
+            return counted
+        if self.pairs is None or self.term.rows.ids is None or self.term.columns.ids is None:
+            return None
+        inside = slice(strip.begin, strip.end)
+        own = self.term.rows.held_out[inside]
+        ids = self.term.rows.ids[inside, None, :, None]
+        own_ids = self.term.columns.ids[own.clamp(min=0)].unsqueeze(2)
+        matched = ((ids == own_ids) & (ids != PADDING)).flatten(2).any(2)
+        extra = ((own != PADDING) & ~matched).sum(1)
+        masked = self.pairs.per_row[inside].to(own.device)
+        return len(self.term.columns.embeddings) - masked - extra
 
 
 @dataclass(frozen=True, eq=False)
 class _Strip:
-    """Some rows of the logits, worked on in column tiles.
+    """Some rows of the term.
 
     Attributes:
-        entries: (rows, N) buffer: logits, then their exponentials.
-        scaled: (rows, D) queries times scale.
-        documents: (N, D).
-        tiles: column bounds.
+        begin: first row.
+        end: row after the last.
+        rows: (rows, D) embeddings times gain.
+        entries: (M, rows, N) to fill, or None.
         held_out: entries that are no negatives.
     """
 
-    entries: Tensor
-    scaled: Tensor
-    documents: Tensor
-    tiles: list[tuple[int, int]]
+    begin: int
+    end: int
+    rows: Tensor
+    entries: Tensor | None
     held_out: StripEntries
 
-    def exponentials(self, offset: Tensor, have_logits: bool = False) -> tuple[Tensor, Tensor]:
-        """Fill the strip with exp(logit - offset), 0 where held out; return each row's sum and maximum."""
-        total = torch.zeros_like(offset)
-        largest = torch.zeros_like(offset)
-        for number, (begin, end) in enumerate(self.tiles):
-            tile = self.entries[:, begin:end] if have_logits else self._logits(number)
-            tile.sub_(offset.unsqueeze(1)).clamp_(*EXPONENTS[tile.dtype]).exp_()
-            self.held_out.fill(self.entries, number, 0.0)
-            total += tile.sum(1)
-            torch.maximum(largest, tile.amax(1), out=largest)
-        return total, largest
 
-    def largest_logit(self, at_least: Tensor) -> Tensor:
-        """Fill the strip with logits, -inf where held out; return each row's largest, not below `at_least`.
+def _tile_groups(term: Term, tiles: list[slice]) -> list[tuple[int, int]] | None:
+    """The smallest and largest group of each tile; None on a GPU, where reading them would wait for it."""
+    groups = term.columns.groups
+    if groups is None or groups.device.type != "cpu":
+        return None
+    return [(int(groups[tile].min()), int(groups[tile].max())) for tile in tiles]
 
-        It costs one more product (2u), and is needed only where a negative beats its positive by about 69 in
-        scaled logits.
-        """
-        largest = at_least
-        for number in range(len(self.tiles)):
-            tile = self._logits(number)
-            self.held_out.fill(self.entries, number, -torch.inf)
-            largest = torch.maximum(largest, tile.amax(1))
-        return largest
 
-    def write(self, columns: Tensor, values: Tensor) -> None:
-        """Write one value into each row, at the given column."""
-        self.entries.scatter_(1, columns.unsqueeze(1), values.unsqueeze(1))
+def mix_strip(
+    entries: Tensor,
+    factor: Tensor,
+    offset: Tensor,
+    gain: Tensor,
+    norms: tuple[Tensor, Tensor],
+    tiles: list[slice],
+) -> tuple[Tensor, Tensor]:
+    """Turn the prefixes' exponentials into what each segment of the dimensions is multiplied with.
 
-    def _logits(self, number: int) -> Tensor:
-        begin, end = self.tiles[number]
-        tile = self.entries[:, begin:end]
-        return torch.mm(self.scaled, self.documents[begin:end].T, out=tile)
+    A similarity at prefix m takes part in the gradients of all dimensions below m. So ``entries[k]`` becomes
+    ``Σ_{m ≥ k} factor · exponential · row norm · column norm``, in place. The similarities are needed once
+    more, for the norms' own gradients; they are recovered from the exponentials.
+
+    Args:
+        entries: (M, rows, N) exponentials, 0 where left out.
+        factor: (M, rows).
+        offset: (M, rows) that was taken from the exponents.
+        gain: 0-d, factor of the similarities in the exponents.
+        norms: (M, rows) and (M, N) inverse norms.
+        tiles: columns worked on at a time.
+
+    Returns:
+        (M, rows) and (M, N): row and column sums of ``factor · exponential · similarity``.
+    """
+    prefixes, rows, columns = entries.shape
+    by_row, by_column = entries.new_zeros(prefixes, rows), entries.new_zeros(prefixes, columns)
+    for tile in tiles:
+        for prefix in reversed(range(prefixes)):
+            exponentials = entries[prefix, :, tile]
+            similarity = exponentials.clamp(min=torch.finfo(entries.dtype).tiny).log_()
+            similarity.add_(offset[prefix].unsqueeze(1)).div_(gain)
+            exponentials.mul_(factor[prefix].unsqueeze(1))
+            similarity.mul_(exponentials)
+            by_row[prefix] += similarity.sum(1)
+            by_column[prefix, tile] = similarity.sum(0)
+            exponentials.mul_(norms[0][prefix].unsqueeze(1)).mul_(norms[1][prefix, tile])
+            if prefix + 1 < prefixes:
+                exponentials.add_(entries[prefix + 1, :, tile])
+    return by_row, by_column

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from unittest import mock
 
 import pytest
 import torch
+from retrofit_kernels import _op
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @pytest.fixture
@@ -32,3 +36,23 @@ def gradients() -> Callable[..., list[Tensor]]:
         return [loss.detach(), *torch.autograd.grad(loss, leaves, weights if loss.dim() else None)]
 
     return differentiate
+
+
+@pytest.fixture
+def flops() -> Callable[[], AbstractContextManager[Callable[[], int]]]:
+    """Counts the matrix products inside the operation, of which the counter otherwise sees only the whole."""
+
+    @contextmanager
+    def counted() -> Iterator[Callable[[], int]]:
+        counters = []
+
+        def contrast(*arguments):
+            counters.append(FlopCounterMode(display=False))
+            with counters[-1]:
+                return original(*arguments)
+
+        original = _op.contrast
+        with mock.patch.object(_op, "contrast", contrast):
+            yield lambda: sum(counter.get_total_flops() for counter in counters)
+
+    return counted

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from retrofit_kernels import ContrastiveOptions, _strip_torch, info_nce
 from retrofit_kernels.reference import reference_info_nce, reference_masked
 from torch.testing import assert_close
-from torch.utils.flop_counter import FlopCounterMode
 
 EXACT = {"rtol": 1e-11, "atol": 1e-12}
 SCALE = torch.tensor(20.0, dtype=torch.float64)
@@ -155,14 +154,14 @@ def test_any_combination(agree, embeddings, data):
 
 @pytest.mark.parametrize("needed", list(product([False, True], repeat=3)))
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_only_needed_gradients_are_computed(embeddings, needed, reduction):
+def test_only_needed_gradients_are_computed(embeddings, flops, needed, reduction):
     """2u FLOP for the logits, 2u for queries or scale, 2u for documents; "none" makes the logits again."""
     rows, columns, dimension = 6, 8, 4
     operands = [embeddings(rows, dimension, 1), embeddings(columns, dimension, 2), torch.tensor(3.0).double()]
     for operand, need in zip(operands, needed, strict=True):
         operand.requires_grad_(need)
     whole = [operand.detach().clone().requires_grad_() for operand in operands]
-    with FlopCounterMode(display=False) as counter:
+    with flops() as counted:
         loss = ours(options=ContrastiveOptions(reduction=reduction))(*operands).sum()
         if any(needed):
             loss.backward()
@@ -172,16 +171,16 @@ def test_only_needed_gradients_are_computed(embeddings, needed, reduction):
         if need:
             assert_close(operand.grad, other.grad, **EXACT)
     products = 1 + (needed[0] or needed[2]) + needed[1] + (reduction == "none" and any(needed))
-    assert counter.get_total_flops() == products * 2 * rows * columns * dimension
+    assert counted() == products * 2 * rows * columns * dimension
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_only_the_logits_are_computed(embeddings, context):
+def test_without_gradients_only_the_logits_are_computed(embeddings, flops, context):
     operands = [embeddings(6, 4, 1).requires_grad_(), embeddings(8, 4, 2).requires_grad_()]
-    with context(), FlopCounterMode(display=False) as counter:
+    with context(), flops() as counted:
         output = info_nce(*operands, scale=20.0)
     assert not output.loss.requires_grad
-    assert counter.get_total_flops() == 2 * 6 * 8 * 4
+    assert counted() == 2 * 6 * 8 * 4
     assert_close(output.loss, reference_info_nce(*operands, scale=20.0).detach(), **EXACT)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
-from retrofit_kernels import ContrastiveOptions, info_nce
+from retrofit_kernels import ContrastiveOptions, Guide, Threshold, _backend, info_nce
 
 Q, D = torch.eye(2, 4), torch.eye(3, 4)
 IDS = torch.arange(3)
@@ -31,7 +33,11 @@ IDS = torch.arange(3)
         ({"scale": "20"}, TypeError, r"scale must be a number or a 0-d tensor, not str"),
         ({"positives": torch.tensor([0, 3])}, ValueError, r"positives must be from 0 to 2 .* 0 … 3"),
         ({"positives": torch.tensor([-1, 1])}, ValueError, r"positives must be from 0 to 2 .* -1 … 1"),
-        ({"positives": IDS}, ValueError, r"positives must have shape \(2,\), but has shape \(3,\)"),
+        (
+            {"positives": IDS},
+            ValueError,
+            r"positives must have shape \(2,\) or \(2, any\), but has shape \(3,\)",
+        ),
         ({"positives": IDS[:2].int()}, TypeError, r"positives must be torch.int64.*int32"),
         (
             {"options": ContrastiveOptions(query_ids=IDS[:2])},
@@ -61,6 +67,84 @@ IDS = torch.arange(3)
             r"strip_bytes must be a positive .* not 0",
         ),
         ({"options": ContrastiveOptions(strip_bytes=1.5)}, TypeError, r"strip_bytes must be a whole number"),
+        (
+            {"positives": torch.tensor([[0, 1], [-1, -1]])},
+            ValueError,
+            r"positives .* each query, but row 1 is all -1",
+        ),
+        (
+            {"positives": torch.tensor([[0, 1], [2, -2]])},
+            ValueError,
+            r"0 to 2 .* or -1 for padding, .* -2 … 2",
+        ),
+        ({"positives": IDS[:0].view(2, 0)}, ValueError, r"positives must have a column or more.*\(2, 0\)"),
+        ({"options": ContrastiveOptions(query_groups=IDS[:2])}, ValueError, r"document_groups is None"),
+        (
+            {"options": ContrastiveOptions(query_groups=IDS, document_groups=IDS)},
+            ValueError,
+            r"query_groups must have shape \(2,\), but has shape \(3,\)",
+        ),
+        ({"options": ContrastiveOptions(owners=IDS[:2])}, ValueError, r"owners must have shape \(3,\)"),
+        ({"options": ContrastiveOptions(owners=D[0])}, TypeError, r"owners must be torch.int64"),
+        ({"options": ContrastiveOptions(weights=IDS[:2])}, TypeError, r"weights must be fp16, bf16, fp32 or"),
+        (
+            {"options": ContrastiveOptions(weights=-Q[0, :2])},
+            ValueError,
+            r"weights must be finite and at least 0",
+        ),
+        (
+            {"options": ContrastiveOptions(guide=Guide(Q, D[:2]))},
+            ValueError,
+            r"guide.documents must have shape \(3",
+        ),
+        (
+            {"options": ContrastiveOptions(guide=Guide(Q, D[:, :2]))},
+            ValueError,
+            r"guide.queries and guide.documents",
+        ),
+        (
+            {"options": ContrastiveOptions(guide=Guide(Q, D.half()))},
+            TypeError,
+            r"guide.queries and guide.documents must have one dtype",
+        ),
+        (
+            {"options": ContrastiveOptions(guide=Guide(Q, D, Threshold(-0.5, "percentage")))},
+            ValueError,
+            r"guide.threshold.value must be above 0 with the rule 'percentage'.* not -0.5",
+        ),
+        (
+            {"options": ContrastiveOptions(false_negatives=Threshold(0.0, "percentage"))},
+            ValueError,
+            r"false_negatives.value must be above 0",
+        ),
+        (
+            {"options": ContrastiveOptions(false_negatives=Threshold(0.1, "ratio"))},
+            ValueError,
+            r"false_negatives.rule must be 'absolute', 'margin' or 'percentage', not 'ratio'",
+        ),
+        (
+            {"options": ContrastiveOptions(false_negatives=Threshold(float("nan")))},
+            ValueError,
+            r"false_negatives.value must be a finite number, not nan",
+        ),
+        ({"options": ContrastiveOptions(hardness=-1.0)}, ValueError, r"hardness .* at least 0, not -1"),
+        ({"options": ContrastiveOptions(focal="1")}, TypeError, r"focal must be a number, not str"),
+        ({"options": ContrastiveOptions(prefixes=(2, 2))}, ValueError, r"prefixes must ascend .* at most 4"),
+        ({"options": ContrastiveOptions(prefixes=(2, 5))}, ValueError, r"prefixes must ascend .* \(2, 5\)"),
+        ({"options": ContrastiveOptions(prefixes=())}, ValueError, r"prefixes must ascend"),
+        ({"options": ContrastiveOptions(prefix_weights=(1.0,))}, ValueError, r"prefixes is None"),
+        (
+            {"options": ContrastiveOptions(prefixes=(2, 4), prefix_weights=(1.0,))},
+            ValueError,
+            r"prefix_weights must be 2 numbers of at least 0, not \(1.0,\)",
+        ),
+        ({"options": ContrastiveOptions(precision="fp32")}, ValueError, r"precision must be .* not 'fp32'"),
+        ({"options": ContrastiveOptions(backend="cuda")}, ValueError, r"backend must be 'auto', 'torch' or"),
+        (
+            {"queries": Q * torch.inf, "options": ContrastiveOptions(check_finite=True)},
+            ValueError,
+            r"queries must be finite, but row 0 is not",
+        ),
     ],
 )
 def test_wrong_argument_is_named(changes, kind, message):
@@ -73,3 +157,16 @@ def test_right_arguments_pass():
     info_nce(Q, D, scale=20.0)
     info_nce(Q, D, scale=2, positives=IDS[1:])
     info_nce(Q, D, scale=1.0, options=ContrastiveOptions(query_ids=IDS[:2, None], document_ids=IDS))
+
+
+def test_triton_needs_a_gpu_of_compute_capability_8(monkeypatch):
+    options = ContrastiveOptions(backend="triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match=r"backend 'triton' needs an NVIDIA GPU, not shape \(2, 4\).*cpu"):
+        info_nce(Q, D, scale=1.0, options=options)
+    turing = mock.Mock(dtype=torch.float16, device=torch.device("cuda"))
+    with mock.patch.object(torch.cuda, "get_device_capability", return_value=(7, 5)):
+        assert "compute capability 8.0 or more, not 7.5" in _backend.why_not_triton(turing)
+        assert not _backend.takes_triton(turing)
+    with mock.patch.object(torch.cuda, "get_device_capability", return_value=(8, 0)):
+        assert _backend.takes_triton(turing)

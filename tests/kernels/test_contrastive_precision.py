@@ -98,3 +98,18 @@ def test_gradients_agree_with_autograd_at_a_training_shape(embeddings, gradients
     dense = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *operands)
     for mine, theirs in zip(found, dense, strict=True):
         assert error(mine, theirs.double()) < 3.4e-6
+
+
+@pytest.mark.parametrize("spread", [3.0, 0.15])
+def test_gradients_of_16_bit_embeddings(embeddings, gradients, spread):
+    """Hard data (the positive is lost among the negatives) and converged data, at temperature 0.02."""
+    documents = embeddings(600, 64, 1, torch.bfloat16)
+    queries = normalize(documents[:300].double() + spread * embeddings(300, 64, 2), dim=1).bfloat16()
+    operands = queries.double(), documents.double()
+    exact = gradients(lambda q, d: reference_info_nce(q, d, scale=50.0), *operands)
+    assert (exact[0] > 1) == (spread > 1)
+    found = gradients(lambda q, d: info_nce(q, d, scale=50.0).loss, *(x.float() for x in operands))
+    rounded = gradients(lambda q, d: info_nce(q, d, scale=50.0).loss, queries, documents)
+    for mine, half, truth in zip(found[1:], rounded[1:], exact[1:], strict=True):
+        assert error(mine, truth) <= 1e-5
+        assert error(half, truth) <= 2e-3  # the rounding of the gradient itself, to bf16

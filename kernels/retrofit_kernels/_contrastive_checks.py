@@ -1,0 +1,208 @@
+"""Argument checks of the contrastive loss, all before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from retrofit_kernels._backend import why_not_triton
+from retrofit_kernels._checks import (
+    check_bytes,
+    check_embeddings,
+    check_floats,
+    check_integers,
+    check_same_dimension,
+    check_together,
+    describe,
+)
+from retrofit_kernels._pairs import PADDING, as_rows
+from retrofit_kernels.options import (
+    Backend,
+    ContrastiveOptions,
+    Guide,
+    Precision,
+    Reduction,
+    Rule,
+    Threshold,
+)
+
+
+def check_contrastive(
+    queries: Tensor, documents: Tensor, scale: float | Tensor, options: ContrastiveOptions
+) -> None:
+    """Raise unless operands and options are of the right type, shape, device and value."""
+    check_operands(queries, documents)
+    _check_scale(scale)
+    _check_tensors(queries, documents, options)
+    _check_prefixes(queries.shape[1], options)
+    for name in ("hardness", "focal"):
+        _check_number(name, getattr(options, name), least=0.0)
+    if options.false_negatives is not None:
+        _check_threshold("false_negatives", options.false_negatives)
+    for name, allowed in (("reduction", Reduction), ("precision", Precision), ("backend", Backend)):
+        _check_choice(name, getattr(options, name), get_args(allowed))
+    check_bytes("strip_bytes", options.strip_bytes)
+    missing = why_not_triton(queries) if options.backend == "triton" else None
+    if missing is not None:
+        raise ValueError(f"backend 'triton' needs {missing}; leave it at 'auto'")
+    if options.check_finite:
+        for name, tensor in (("queries", queries), ("documents", documents)):
+            _check_finite(name, tensor)
+
+
+def check_operands(queries: Tensor, documents: Tensor) -> None:
+    """Raise unless both are matrices of embeddings that can be multiplied."""
+    check_embeddings("queries", queries)
+    check_embeddings("documents", documents)
+    check_same_dimension("queries", queries, "documents", documents)
+    if queries.dtype != documents.dtype:
+        raise TypeError(
+            f"queries and documents must have one dtype, but are {queries.dtype} and {documents.dtype}"
+        )
+    if queries.device != documents.device:
+        raise ValueError(
+            f"queries and documents must be on one device, but are on {queries.device} and {documents.device}"
+        )
+
+
+def checked_positives(positives: Tensor | None, queries: Tensor, documents: Tensor) -> Tensor:
+    """(B, P) int64 positives; by default document i is query i's.
+
+    Raises:
+        TypeError: they are not int64.
+        ValueError: a wrong shape or device, a document that does not exist, a query without a positive. The
+            last two need the values: on a GPU that waits for it, and in a compiled graph it is not looked at.
+    """
+    rows, columns = len(queries), len(documents)
+    if positives is None:
+        if columns < rows:
+            raise ValueError(
+                f"documents must hold a positive for each of the {rows} queries, "
+                f"but has {describe(documents)}; name them with positives"
+            )
+        return torch.arange(rows, device=documents.device).unsqueeze(1)
+    check_integers("positives", positives, ((rows,), (rows, -1)), documents.device)
+    several = positives.dim() == 2
+    positives = as_rows(positives)
+    if not rows or torch.compiler.is_compiling():
+        return positives
+    if positives.shape[1] == 0:
+        raise ValueError(f"positives must have a column or more, but has {describe(positives)}")
+    least = PADDING if several else 0
+    if not bool(((positives >= least) & (positives < columns)).all()):
+        low, high = int(positives.min()), int(positives.max())
+        padding = ", or -1 for padding," if several else ""
+        raise ValueError(
+            f"positives must be from 0 to {columns - 1} (rows of documents){padding} but reach {low} … {high}"
+        )
+    alone = (positives == PADDING).all(1)
+    if several and bool(alone.any()):
+        raise ValueError(
+            f"positives must name a document for each query, but row {int(alone.nonzero()[0])} is all -1"
+        )
+    return positives
+
+
+def _check_tensors(queries: Tensor, documents: Tensor, options: ContrastiveOptions) -> None:
+    rows, columns, device = len(queries), len(documents), queries.device
+    if check_together(query_ids=options.query_ids, document_ids=options.document_ids):
+        check_integers("query_ids", options.query_ids, ((rows,), (rows, -1)), device)
+        check_integers("document_ids", options.document_ids, ((columns,),), device)
+    if check_together(query_groups=options.query_groups, document_groups=options.document_groups):
+        check_integers("query_groups", options.query_groups, ((rows,),), device)
+        check_integers("document_groups", options.document_groups, ((columns,),), device)
+    if options.owners is not None:
+        check_integers("owners", options.owners, ((columns,),), device)
+    if options.weights is not None:
+        check_floats("weights", options.weights, ((rows,),), device)
+        if _values_are_here(device) and not bool(((options.weights >= 0) & options.weights.isfinite()).all()):
+            raise ValueError("weights must be finite and at least 0")
+    if options.guide is not None:
+        _check_guide(options.guide, rows, columns, device)
+
+
+def _check_guide(guide: Guide, rows: int, columns: int, device: torch.device) -> None:
+    for name, tensor, count in (
+        ("guide.queries", guide.queries, rows),
+        ("guide.documents", guide.documents, columns),
+    ):
+        check_embeddings(name, tensor)
+        check_floats(name, tensor, ((count, -1),), device)
+    check_same_dimension("guide.queries", guide.queries, "guide.documents", guide.documents)
+    if guide.queries.dtype != guide.documents.dtype:
+        raise TypeError(
+            "guide.queries and guide.documents must have one dtype, "
+            f"but are {guide.queries.dtype} and {guide.documents.dtype}"
+        )
+    _check_threshold("guide.threshold", guide.threshold)
+
+
+def _check_threshold(name: str, threshold: Threshold) -> None:
+    _check_choice(f"{name}.rule", threshold.rule, get_args(Rule))
+    _check_number(f"{name}.value", threshold.value)
+    if threshold.rule == "percentage" and threshold.value <= 0:
+        raise ValueError(
+            f"{name}.value must be above 0 with the rule 'percentage', a share of the positive's similarity, "
+            f"not {threshold.value}"
+        )
+
+
+def _check_prefixes(dimension: int, options: ContrastiveOptions) -> None:
+    prefixes, weights = options.prefixes, options.prefix_weights
+    if prefixes is None:
+        if weights is not None:
+            raise ValueError("prefix_weights must come with prefixes, but prefixes is None")
+        return
+    rising = all(small < large for small, large in pairwise(prefixes))
+    if not prefixes or not rising or prefixes[0] < 1 or prefixes[-1] > dimension:
+        raise ValueError(
+            f"prefixes must ascend from 1 or more to at most {dimension} (the dimension), not {prefixes}"
+        )
+    if weights is None:
+        return
+    if len(weights) != len(prefixes) or not all(0 <= weight < math.inf for weight in weights):
+        raise ValueError(f"prefix_weights must be {len(prefixes)} numbers of at least 0, not {weights}")
+
+
+def _values_are_here(device: torch.device) -> bool:
+    """Whether values can be looked at without waiting for a GPU or breaking a compiled graph."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _check_number(name: str, value: float, least: float = -math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not math.isfinite(value) or value < least:
+        bound = "" if least == -math.inf else f" of at least {least:g}"
+        raise ValueError(f"{name} must be a finite number{bound}, not {value}")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        *others, last = (repr(choice) for choice in allowed)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    finite = tensor.detach().isfinite().all(1)
+    if not bool(finite.all()):
+        raise ValueError(f"{name} must be finite, but row {int((~finite).nonzero()[0])} is not")
+
+
+def _check_scale(scale: float | Tensor) -> None:
+    if isinstance(scale, Tensor):
+        if scale.dim() != 0:
+            raise ValueError(f"scale must be a number or a 0-d tensor, but has {describe(scale)}")
+        if not scale.is_floating_point():
+            raise TypeError(f"scale must be floating point, but has {describe(scale)}")
+        if not _values_are_here(scale.device):
+            return
+        scale = scale.item()
+    elif not isinstance(scale, (int, float)):
+        raise TypeError(f"scale must be a number or a 0-d tensor, not {type(scale).__name__}")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale (1 / temperature) must be a finite number above 0, not {scale}")

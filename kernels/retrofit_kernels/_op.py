@@ -1,0 +1,248 @@
+"""info_nce as one operation of torch: torch.compile keeps it whole, autograd gets what forward made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Optional, cast
+
+import torch
+from torch import Tensor
+
+from retrofit_kernels._contrast import contrast
+from retrofit_kernels._gradients import Wanted
+from retrofit_kernels._terms import Documents, Operands, Queries, Settings
+from retrofit_kernels.options import Precision, Reduction, Rule, Threshold
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def run(operands: Operands, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, with its gradients; accuracy and number of masked pairs, without.
+
+    Args:
+        operands: may require gradients.
+        settings: everything that is not a tensor.
+
+    Returns:
+        Loss, 0-d or (B,) with reduction "none"; accuracy, 0-d; masked pairs, 0-d int64.
+    """
+    outputs = info_nce_operation(*arguments_of(operands, settings))
+    return outputs[0], outputs[1], outputs[2]
+
+
+def arguments_of(operands: Operands, settings: Settings) -> tuple[Any, ...]:
+    """What `info_nce_operation` is called with: gradients are wanted where autograd would ask for them."""
+    queries, documents, columns = operands.queries, operands.documents, operands.columns
+    leaves = queries.embeddings, documents.embeddings, columns.embeddings, operands.scale
+    return (
+        queries.embeddings,
+        documents.embeddings,
+        None if columns is queries else columns.embeddings,
+        operands.scale,
+        operands.weights,
+        queries.positives,
+        _pack(operands),
+        *_flat(settings),
+        [leaf.requires_grad and torch.is_grad_enabled() for leaf in leaves],
+    )
+
+
+def _pack(operands: Operands) -> list[Tensor | None]:
+    queries, documents, columns = operands.queries, operands.documents, operands.columns
+    masks = [queries.ids, queries.groups, queries.guide]
+    masks += [documents.ids, documents.groups, documents.owners, documents.guide]
+    return [*masks, columns.positives, columns.ids, columns.groups, columns.guide]
+
+
+def _unpack(
+    queries: Tensor,
+    documents: Tensor,
+    columns: Tensor | None,
+    scale: Tensor,
+    weights: Tensor | None,
+    positives: Tensor,
+    masks: Sequence[Tensor | None],
+    settings: Settings,
+) -> Operands:
+    def embeddings(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(scale.dtype) if settings.backend == "torch" else tensor
+        return tensor.contiguous()
+
+    def guide(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else embeddings(tensor)
+
+    ids, groups, guides, document_ids, document_groups, owners, guide_documents, *rest = masks
+    own = Queries(embeddings(queries), positives, ids, groups, guide(guides))
+    others = own
+    if columns is not None and rest[0] is not None:
+        others = Queries(embeddings(columns), rest[0], rest[1], rest[2], guide(rest[3]))
+    right = Documents(embeddings(documents), document_ids, document_groups, owners, guide(guide_documents))
+    return Operands(own, right, others, scale, weights)
+
+
+def _flat(settings: Settings) -> tuple[list[int], list[float], str]:
+    """The settings in types that the schema of an operation knows; `_settings` is the inverse."""
+    rules = settings.false_negatives, settings.guide_threshold
+    integers = [
+        settings.first_query,
+        settings.strip_bytes,
+        int(settings.query_to_query),
+        int(settings.document_to_document),
+        int(settings.both_directions),
+        int(settings.renormalise),
+        *settings.prefixes,
+    ]
+    numbers = [
+        float(settings.hardness),
+        float(settings.focal),
+        *(0.0 if rule is None else float(rule.value) for rule in rules),
+        *(float(weight) for weight in settings.prefix_weights),
+    ]
+    words = [settings.reduction, settings.precision, settings.backend]
+    words += ["" if rule is None else rule.rule for rule in rules]
+    return integers, numbers, ",".join(words)
+
+
+def _settings(integers: Sequence[int], numbers: Sequence[float], words: str) -> Settings:
+    first_query, strip_bytes, to_queries, to_documents, both, renormalise, *prefixes = integers
+    hardness, focal, least, guide_least, *weights = numbers
+    reduction, precision, backend, rule, guide_rule = words.split(",")
+    return Settings(
+        first_query=first_query,
+        false_negatives=Threshold(least, cast(Rule, rule)) if rule else None,
+        guide_threshold=Threshold(guide_least, cast(Rule, guide_rule)) if guide_rule else None,
+        query_to_query=bool(to_queries),
+        document_to_document=bool(to_documents),
+        both_directions=bool(both),
+        hardness=hardness,
+        focal=focal,
+        prefixes=tuple(prefixes),
+        prefix_weights=tuple(weights),
+        renormalise=bool(renormalise),
+        reduction=cast(Reduction, reduction),
+        precision=cast(Precision, precision),
+        strip_bytes=strip_bytes,
+        backend=backend,
+    )
+
+
+def _row_weights(weights: Tensor | None, rows: int, settings: Settings, like: Tensor) -> Tensor | None:
+    """(B,) what each query's loss counts for in a sum or mean; None for all one."""
+    if settings.reduction != "mean":
+        return weights
+    if weights is None:
+        return like.new_full((rows,), 1 / max(1, rows))
+    total = weights.sum()
+    return weights / total.masked_fill(total == 0, 1.0)
+
+
+@torch.library.custom_op("retrofit_kernels::info_nce", mutates_args=())
+def info_nce_operation(
+    queries: Tensor,
+    documents: Tensor,
+    columns: Optional[Tensor],  # noqa: UP045 - a schema is made of these annotations, on Python 3.10 too
+    scale: Tensor,
+    weights: Optional[Tensor],  # noqa: UP045
+    positives: Tensor,
+    masks: Sequence[Optional[Tensor]],  # noqa: UP045
+    integers: Sequence[int],
+    numbers: Sequence[float],
+    words: str,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Loss, accuracy, masked pairs, and gradients of queries, documents, columns and scale.
+
+    The settings come flat, for the schema of an operation knows no dataclass. With reduction "none" the
+    gradients are made in backward, by this operation again; else here. What is not wanted is empty.
+    """
+    options = _settings(integers, numbers, words)
+    device, dtype = queries.device, torch.promote_types(queries.dtype, torch.float32)
+    with torch.autocast(device.type, enabled=False):
+        scale = scale.to(device, dtype)
+        weights = None if weights is None else weights.to(dtype)
+        operands = _unpack(queries, documents, columns, scale, weights, positives, masks, options)
+        now = Wanted(*wanted) if options.reduction != "none" else Wanted()
+        row_weights = _row_weights(weights, len(queries), options, scale)
+        result = contrast(operands, options, now, row_weights)
+        losses = result.loss if row_weights is None else result.loss * row_weights
+        loss = losses if options.reduction == "none" else losses.sum()
+        accuracy = result.correct.sum().float() / max(1, len(queries))
+    found = result.gradients
+    gradients = found.queries, found.documents, found.columns if columns is not None else None, found.scale
+    made = [scale.new_empty(0) if gradient is None else gradient for gradient in gradients]
+    return loss, accuracy, result.masked, made[0], made[1], made[2], made[3]
+
+
+@info_nce_operation.register_fake
+def _shapes(
+    queries: Tensor,
+    documents: Tensor,
+    columns: Tensor | None,
+    scale: Tensor,
+    weights: Tensor | None,
+    positives: Tensor,
+    masks: Sequence[Tensor | None],
+    integers: Sequence[int],
+    numbers: Sequence[float],
+    words: str,
+    wanted: Sequence[bool],
+) -> Outputs:
+    options = _settings(integers, numbers, words)
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    later = options.reduction == "none"
+    scalar = queries.new_empty((), dtype=dtype)
+    leaves = queries, documents, columns, scalar
+    gradients = [
+        queries.new_empty(0, dtype=dtype)
+        if later or leaf is None or not want
+        else torch.empty_like(leaf, dtype=dtype, memory_format=torch.contiguous_format)
+        for leaf, want in zip(leaves, wanted, strict=True)
+    ]
+    loss = queries.new_empty(len(queries), dtype=dtype) if later else scalar
+    masked = queries.new_empty((), dtype=torch.int64)
+    return (
+        loss,
+        scalar.new_empty((), dtype=torch.float32),
+        masked,
+        gradients[0],
+        gradients[1],
+        gradients[2],
+        gradients[3],
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    queries, documents, columns, scale, weights, positives, masks, *settings, wanted = inputs
+    ctx.settings, ctx.wanted = _settings(*settings), wanted
+    ctx.no_mask_gradients = None if any(mask is None for mask in masks) else [None] * len(masks)
+    ctx.later = ctx.settings.reduction == "none"
+    leaves = queries, documents, columns, scale
+    ctx.kinds = [None if leaf is None else (leaf.device, leaf.dtype) for leaf in leaves]
+    ctx.mark_non_differentiable(*output[1:])
+    if ctx.later:
+        ctx.save_for_backward(*leaves, weights, positives, *masks)
+    else:
+        ctx.save_for_backward(*output[3:])
+
+
+def _differentiate(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError("info_nce has no second derivative: call backward without create_graph=True")
+    to_loss = upstream[0]
+    gradients = ctx.saved_tensors
+    if ctx.later:
+        queries, documents, columns, scale, weights, positives, *masks = ctx.saved_tensors
+        rows = to_loss if weights is None else to_loss * weights
+        summed = _flat(replace(ctx.settings, reduction="sum"))
+        operands = queries, documents, columns, scale, rows, positives, masks, *summed, ctx.wanted
+        gradients, to_loss = info_nce_operation(*operands)[3:], torch.ones_like(to_loss.sum())
+    made = [
+        (gradient * to_loss).to(*kind) if kind is not None and want else None
+        for gradient, kind, want in zip(gradients, ctx.kinds, ctx.wanted, strict=True)
+    ]
+    # weights, positives, masks, settings and wanted have no gradients; autograd wants a list for a full list
+    return (*made, None, None, ctx.no_mask_gradients, None, None, None, None)
+
+
+info_nce_operation.register_autograd(_differentiate, setup_context=_keep)

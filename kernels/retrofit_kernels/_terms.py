@@ -1,0 +1,284 @@
+"""From operands and options to the similarity matrices, masks and positives of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from retrofit_kernels._pairs import PADDING, without_repeats
+from retrofit_kernels._problem import Columns, Placed, Problem, Rows, Term
+from retrofit_kernels._rowwise import inverse_norms, prefix_products
+from retrofit_kernels.options import Precision, Reduction, Threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Queries and what is known of them; each tensor has one row per query.
+
+    Attributes:
+        embeddings: (B, D).
+        positives: (B, P) int64, rows of the documents, -1 is padding.
+        ids: (B, K) int64, or None.
+        groups: (B,) int64, or None.
+        guide: (B, G), or None.
+    """
+
+    embeddings: Tensor
+    positives: Tensor
+    ids: Tensor | None = None
+    groups: Tensor | None = None
+    guide: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """Documents and what is known of them; each tensor has one row per document.
+
+    Attributes:
+        embeddings: (N, D).
+        ids: (N, 1) int64, or None.
+        groups: (N,) int64, or None.
+        owners: (N,) int64, number of a query or -1, or None.
+        guide: (N, G), or None.
+    """
+
+    embeddings: Tensor
+    ids: Tensor | None = None
+    groups: Tensor | None = None
+    owners: Tensor | None = None
+    guide: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Operands:
+    """The tensors of a loss, on one device.
+
+    Attributes:
+        queries: those that the loss is for.
+        documents: all documents.
+        columns: the queries of all processes, which queries and documents are compared with where an option
+            asks for it. `queries` are a consecutive part of them; in one process they are the same.
+        scale: 0-d, in the type of computation.
+        weights: (B,) weights of the queries' losses, or None for all one.
+    """
+
+    queries: Queries
+    documents: Documents
+    columns: Queries
+    scale: Tensor
+    weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is not a tensor in a loss; see `ContrastiveOptions` for what is not explained here.
+
+    Attributes:
+        first_query: row of `Operands.columns` that is the first of `Operands.queries`.
+        guide_threshold: the guide's threshold.
+        prefixes: (D,) unless the option is set.
+        renormalise: whether prefixes are made unit vectors.
+    """
+
+    first_query: int
+    false_negatives: Threshold | None
+    guide_threshold: Threshold | None
+    query_to_query: bool
+    document_to_document: bool
+    both_directions: bool
+    hardness: float
+    focal: float
+    prefixes: tuple[int, ...]
+    prefix_weights: tuple[float, ...]
+    renormalise: bool
+    reduction: Reduction
+    precision: Precision
+    strip_bytes: int
+    backend: str
+
+
+def problems(operands: Operands, settings: Settings) -> list[Problem]:
+    """The loss of finding documents for queries, and if wanted that of finding queries for documents."""
+    found = [_towards_documents(operands, settings)]
+    if settings.both_directions:
+        found.append(_towards_queries(operands, settings))
+    return found
+
+
+def _towards_documents(operands: Operands, settings: Settings) -> Problem:
+    queries, documents = operands.queries, operands.documents
+    positives, shares, of_query = queries.positives, _shares(operands), None
+    columns = Columns(
+        documents.embeddings,
+        documents.ids,
+        documents.groups,
+        documents.owners,
+        documents.guide,
+        _norms(documents.embeddings, settings),
+    )
+    rows = Rows(
+        queries.embeddings,
+        without_repeats(positives),
+        queries.ids,
+        queries.groups,
+        None if documents.owners is None else _numbers(operands, settings),
+        guide=queries.guide,
+        inverse_norms=_norms(queries.embeddings, settings),
+    )
+    rows = _with_thresholds(rows, columns, positives, settings)
+    numbers = _numbers(operands, settings)
+    if settings.document_to_document and positives.shape[1] > 1:
+        # Each positive has its own similarities to the other documents: it becomes a row of its own.
+        of_query = _query_of_each_positive(queries)
+        rows, numbers = _take(rows, of_query), numbers[of_query]
+        positives, shares = positives.reshape(-1, 1), shares.reshape(-1, 1)
+    gain = operands.scale + settings.hardness
+    terms = [Placed(Term(rows, columns, gain, settings.prefixes), "queries", of_query, "documents")]
+    if settings.query_to_query:
+        others = replace(rows, held_out=numbers.unsqueeze(1), owner=None)
+        term = Term(others, _query_columns(operands, settings), operands.scale, settings.prefixes)
+        terms.append(Placed(term, "queries", of_query, "columns"))
+    if settings.document_to_document:
+        own = positives.squeeze(1).clamp(min=0)
+        similar = replace(
+            rows,
+            embeddings=documents.embeddings[own],
+            guide=None if documents.guide is None else documents.guide[own],
+            inverse_norms=None if columns.inverse_norms is None else columns.inverse_norms[:, own],
+        )
+        term = Term(similar, columns, operands.scale, settings.prefixes)
+        terms.append(Placed(term, "documents", own, "documents"))
+    return _problem(terms, positives, shares, of_query, operands, settings)
+
+
+def _towards_queries(operands: Operands, settings: Settings) -> Problem:
+    """One row for each positive, all queries as columns.
+
+    A query that has the document among its positives, or one of its ids, is no negative. Ids tell both: the
+    document's own number, and its ids counted through beyond those numbers.
+    """
+    queries, documents = operands.queries, operands.documents
+    of_query = _query_of_each_positive(queries)
+    own = queries.positives.flatten().clamp(min=0)
+    row_ids, column_ids = own.unsqueeze(1), operands.columns.positives
+    if documents.ids is not None and operands.columns.ids is not None:
+        row_tags, column_tags = _count_through(documents.ids, operands.columns.ids, len(documents.embeddings))
+        row_ids = torch.cat([row_ids, row_tags[own]], dim=1)
+        column_ids = torch.cat([column_ids, column_tags], dim=1)
+    numbers = _numbers(operands, settings)[of_query].unsqueeze(1)
+    embeddings = documents.embeddings[own]
+    rows = Rows(
+        embeddings,
+        numbers,
+        row_ids,
+        None if queries.groups is None else queries.groups[of_query],
+        guide=None if documents.guide is None else documents.guide[own],
+        inverse_norms=_norms(embeddings, settings),
+    )
+    columns = replace(_query_columns(operands, settings), ids=column_ids)
+    rows = _with_thresholds(rows, columns, numbers, settings)
+    term = Term(rows, columns, operands.scale, settings.prefixes)
+    shares = _shares(operands).reshape(-1, 1)
+    return _problem(
+        [Placed(term, "documents", own, "columns")], numbers, shares, of_query, operands, settings
+    )
+
+
+def _problem(
+    terms: list[Placed],
+    positives: Tensor,
+    shares: Tensor,
+    of_query: Tensor | None,
+    operands: Operands,
+    settings: Settings,
+) -> Problem:
+    # Of two directions each counts one half.
+    portion = 0.5 if settings.both_directions else 1.0
+    return Problem(
+        terms=tuple(terms),
+        positives=positives,
+        shares=shares,
+        queries=of_query,
+        rows_per_query=1 if of_query is None else operands.queries.positives.shape[1],
+        scale=operands.scale,
+        focal=settings.focal,
+        prefix_weights=tuple(portion * weight for weight in settings.prefix_weights),
+    )
+
+
+def _query_columns(operands: Operands, settings: Settings) -> Columns:
+    columns = operands.columns
+    norms = _norms(columns.embeddings, settings)
+    return Columns(columns.embeddings, columns.ids, columns.groups, guide=columns.guide, inverse_norms=norms)
+
+
+def _norms(embeddings: Tensor, settings: Settings) -> Tensor | None:
+    return inverse_norms(embeddings, settings.prefixes) if settings.renormalise else None
+
+
+def _shares(operands: Operands) -> Tensor:
+    """(B, P), one over the number of the query's positives."""
+    given = operands.queries.positives != PADDING
+    return given.to(operands.scale.dtype) / given.sum(1, keepdim=True).clamp(min=1)
+
+
+def _query_of_each_positive(queries: Queries) -> Tensor:
+    """(B·P,) the query of each positive, padding included."""
+    rows = torch.arange(len(queries.positives), device=queries.positives.device)
+    return rows.repeat_interleave(queries.positives.shape[1])
+
+
+def _take(rows: Rows, places: Tensor) -> Rows:
+    """The rows at some places, which may repeat."""
+
+    def take(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[places]
+
+    return Rows(
+        rows.embeddings[places],
+        rows.held_out[places],
+        take(rows.ids),
+        take(rows.groups),
+        take(rows.owner),
+        None if rows.threshold is None else rows.threshold[:, places],
+        take(rows.guide),
+        take(rows.guide_threshold),
+        None if rows.inverse_norms is None else rows.inverse_norms[:, places],
+    )
+
+
+def _numbers(operands: Operands, settings: Settings) -> Tensor:
+    """(B,) the row of each query among `Operands.columns`."""
+    first, count = settings.first_query, len(operands.queries.positives)
+    return torch.arange(first, first + count, device=operands.queries.positives.device)
+
+
+def _count_through(row_ids: Tensor, column_ids: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """The same ids, numbered from `first` on; -1 stays."""
+    ids = torch.cat([row_ids.flatten(), column_ids.flatten()])
+    numbers = ids.unique(return_inverse=True)[1] + first
+    numbers = numbers.masked_fill(ids == PADDING, PADDING)
+    return numbers[: row_ids.numel()].view_as(row_ids), numbers[row_ids.numel() :].view_as(column_ids)
+
+
+def _with_thresholds(rows: Rows, columns: Columns, positives: Tensor, settings: Settings) -> Rows:
+    if settings.false_negatives is not None:
+        norms = rows.inverse_norms, columns.inverse_norms
+        own = prefix_products(rows.embeddings, columns.embeddings, positives, settings.prefixes, norms)
+        rows = replace(rows, threshold=_thresholds(own, positives, settings.false_negatives))
+    if settings.guide_threshold is not None and rows.guide is not None and columns.guide is not None:
+        own = prefix_products(rows.guide, columns.guide, positives, (rows.guide.shape[1],), (None, None))
+        rows = replace(rows, guide_threshold=_thresholds(own, positives, settings.guide_threshold)[0])
+    return rows
+
+
+def _thresholds(own: Tensor, positives: Tensor, threshold: Threshold) -> Tensor:
+    """(M, R) from the similarities (M, R, P) of the positives."""
+    lowest = own.masked_fill(positives == PADDING, torch.inf).amin(2)
+    if threshold.rule == "absolute":
+        return torch.full_like(lowest, threshold.value)
+    if threshold.rule == "margin":
+        return lowest + threshold.value
+    return torch.where(lowest > 0, lowest * threshold.value, lowest + (threshold.value - 1))

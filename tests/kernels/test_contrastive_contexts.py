@@ -1,0 +1,95 @@
+"""info_nce inside what trainers wrap around it: torch.compile, gradient checkpointing, shared tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from retrofit_kernels import ContrastiveOptions, Guide, Threshold, _op, info_nce
+from retrofit_kernels.contrastive import operands_of, settings_of
+from retrofit_kernels.reference import reference_info_nce
+from torch.testing import assert_close
+
+
+def options(reduction: str) -> ContrastiveOptions:
+    return ContrastiveOptions(
+        query_ids=torch.arange(6) % 4,
+        document_ids=torch.arange(9) % 5,
+        guide=Guide(torch.eye(6, 9), torch.eye(9), Threshold(0.5, "absolute")),
+        query_to_query=True,
+        both_directions=True,
+        prefixes=(4, 8),
+        reduction=reduction,
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_operation_keeps_torchs_rules(embeddings, reduction):
+    """Schema, aliasing, shapes without data, autograd registration, and tracing forward and backward."""
+    queries, documents = embeddings(6, 8, 1).requires_grad_(), embeddings(9, 8, 2).requires_grad_()
+    scale = torch.tensor(20.0, dtype=torch.float64, requires_grad=True)
+    positives = torch.arange(6).unsqueeze(1)
+    own, right = operands_of(queries, documents, positives, options(reduction))
+    operands = _op.Operands(own, right, own, scale, None)
+    arguments = _op.arguments_of(operands, settings_of(queries, options(reduction)))
+    torch.library.opcheck(_op.info_nce_operation, arguments)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compiled_it_stays_one_operation_and_gives_the_same(embeddings, gradients, reduction):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def step(queries, documents, scale):
+        normal = torch.nn.functional.normalize
+        return (
+            2
+            * info_nce(
+                normal(queries, dim=1),
+                normal(documents, dim=1),
+                scale=scale.exp(),
+                options=options(reduction),
+            ).loss
+        )
+
+    operands = embeddings(6, 8, 1), embeddings(9, 8, 2), torch.tensor(3.0, dtype=torch.float64)
+    compiled = torch.compile(step, backend=backend, fullgraph=True)
+    assert_close(gradients(compiled, *operands), gradients(step, *operands), rtol=0, atol=0)
+    calls = [str(node.target) for graph in graphs for node in graph.graph.nodes if node.op == "call_function"]
+    assert sum("retrofit_kernels.info_nce" in call for call in calls) == 1
+    assert not any("mm" in call for call in calls)
+
+
+def test_compiled_through_autograd(embeddings, gradients):
+    """aot_eager traces the backward too."""
+
+    def step(queries, documents, scale):
+        return info_nce(queries * 1.5, documents, scale=scale).loss
+
+    operands = embeddings(6, 8, 1), embeddings(9, 8, 2), torch.tensor(20.0, dtype=torch.float64)
+    compiled = torch.compile(step, backend="aot_eager")
+    assert_close(gradients(compiled, *operands), gradients(step, *operands))
+
+
+def test_under_gradient_checkpointing(embeddings, gradients):
+    def step(queries, documents):
+        return info_nce(torch.tanh(queries), documents, scale=20.0).loss
+
+    def checkpointed(queries, documents):
+        return torch.utils.checkpoint.checkpoint(step, queries, documents, use_reentrant=False)
+
+    operands = embeddings(6, 8, 1), embeddings(9, 8, 2)
+    assert_close(gradients(checkpointed, *operands), gradients(step, *operands), rtol=0, atol=0)
+
+
+def test_same_tensor_on_both_sides(embeddings):
+    """Gradients of both roles meet in one leaf, as in training on text against itself."""
+    vectors = embeddings(6, 8, 1).requires_grad_()
+    positives = torch.arange(6).roll(1)
+    info_nce(vectors, vectors, scale=20.0, positives=positives).loss.backward()
+    expected = torch.autograd.grad(
+        reference_info_nce(vectors, vectors, scale=20.0, positives=positives), vectors
+    )
+    assert_close(vectors.grad, expected[0])

@@ -1,0 +1,219 @@
+"""Every option of info_nce alone and in random combinations, against whole matrices and autograd in fp64."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from retrofit_kernels import ContrastiveOptions, Guide, Threshold, _strip_torch, info_nce
+from retrofit_kernels.reference import reference_info_nce, reference_masked
+from torch.nn.functional import normalize
+from torch.testing import assert_close
+
+EXACT = {"rtol": 1e-10, "atol": 1e-11}
+ROWS, COLUMNS, DIMENSION = 7, 19, 12
+POSITIVES = torch.tensor(
+    [[0, 5, -1], [1, -1, -1], [9, 2, 2], [3, -1, 7], [-1, -1, 18], [5, 0, 11], [6, 6, -1]]
+)
+
+
+def numbers(seed: int, *shape: int, low: int = 0, high: int = 3) -> torch.Tensor:
+    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def vectors(seed: int, *shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return normalize(torch.randn(shape, generator=generator, dtype=torch.float64), dim=1)
+
+
+def option_sets(rows: int, columns: int, dimension: int, seed: int) -> dict[str, dict[str, object]]:
+    """Each option's values, as a test with this many queries and documents needs them."""
+    guide = vectors(seed, rows, 6), vectors(seed + 1, columns, 6)
+    cuts = tuple(sorted({max(1, dimension // 4), max(1, dimension // 2), dimension}))
+    return {
+        "ids": {
+            "query_ids": numbers(seed, rows, 2, low=-1, high=9),
+            "document_ids": numbers(seed + 1, columns, low=-1, high=9),
+        },
+        "groups": {"query_groups": numbers(seed, rows), "document_groups": numbers(seed + 1, columns)},
+        "owners": {"owners": numbers(seed, columns, low=-1, high=rows)},
+        "absolute": {"false_negatives": Threshold(0.3, "absolute")},
+        "margin": {"false_negatives": Threshold(0.1, "margin")},
+        "percentage": {"false_negatives": Threshold(0.95, "percentage")},
+        "guide": {"guide": Guide(*guide)},
+        "guide percentage": {"guide": Guide(*guide, Threshold(0.9, "percentage"))},
+        "query_to_query": {"query_to_query": True},
+        "document_to_document": {"document_to_document": True},
+        "both_directions": {"both_directions": True},
+        "hardness": {"hardness": 5.0},
+        "focal": {"focal": 0.5},
+        "focal 2": {"focal": 2.0},
+        "prefixes": {"prefixes": cuts},
+        "weighted prefixes": {
+            "prefixes": cuts[:-1] or cuts,
+            "prefix_weights": (0.3, 2.0, 0.0)[: len(cuts[:-1] or cuts)],
+        },
+        "weights": {"weights": torch.arange(rows).double() % 3},
+        "sum": {"reduction": "sum"},
+        "none": {"reduction": "none"},
+        "strips": {"strip_bytes": 3 * 8 * columns},
+    }
+
+
+NAMES = list(option_sets(1, 1, 1, 0))
+
+
+def check(
+    gradients, options, *, positives=None, rows=ROWS, columns=COLUMNS, dimension=DIMENSION, scale=15.0, seed=3
+):
+    operands = vectors(seed, rows, dimension), vectors(seed + 1, columns, dimension)
+    scale = torch.tensor(scale, dtype=torch.float64)
+
+    def ours(queries, documents, scale):
+        return info_nce(queries, documents, scale=scale, positives=positives, options=options).loss
+
+    def oracle(queries, documents, scale):
+        return reference_info_nce(queries, documents, scale=scale, positives=positives, options=options)
+
+    expected = gradients(oracle, *operands, scale)
+    assert_close(gradients(ours, *operands, scale), expected, **EXACT)
+    return expected
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_each_option_alone(gradients, name, several):
+    options = ContrastiveOptions(**option_sets(ROWS, COLUMNS, DIMENSION, 5)[name])
+    found = check(gradients, options, positives=POSITIVES if several else None)
+    plain = check(
+        gradients, ContrastiveOptions(reduction=options.reduction), positives=POSITIVES if several else None
+    )
+    same = name in ("strips", "none", "sum")
+    assert torch.equal(found[0], plain[0]) == same, "the option changes nothing here: a test without force"
+
+
+def test_all_options_together(gradients):
+    every = option_sets(ROWS, COLUMNS, DIMENSION, 5)
+    names = ["ids", "groups", "owners", "margin", "guide", "query_to_query", "document_to_document"]
+    names += ["both_directions", "hardness", "focal", "weighted prefixes", "weights"]
+    options = ContrastiveOptions(**{key: value for name in names for key, value in every[name].items()})
+    assert check(gradients, options, positives=POSITIVES)[0] > 0
+
+
+def test_rows_of_padding_alone_in_a_row_where_all_is_masked(gradients):
+    """With document_to_document each positive has a row, also one that is padding."""
+    options = ContrastiveOptions(
+        query_groups=torch.zeros(ROWS).long(),
+        document_groups=torch.ones(COLUMNS).long(),
+        document_to_document=True,
+    )
+    found = check(gradients, options, positives=POSITIVES)
+    assert all(not tensor.any() for tensor in found)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_combination_of_options(gradients, data):
+    rows, columns = data.draw(st.integers(1, 8)), data.draw(st.integers(8, 130))
+    dimension, seed = data.draw(st.integers(1, 20)), data.draw(st.integers(0, 2**31))
+    chosen = data.draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=7))
+    every = option_sets(rows, columns, dimension, seed)
+    merged = {}
+    for name in chosen:
+        merged |= {} if "prefixes" in merged and "prefixes" in every[name] else every[name]
+    positives = None
+    if data.draw(st.booleans()):
+        positives = numbers(seed + 2, rows, data.draw(st.integers(1, 3)), low=-1, high=columns)
+        positives[:, 0] = positives[:, 0].clamp(min=0)
+    scale = data.draw(st.sampled_from([1.0, 20.0, 100.0]))
+    with mock.patch.object(_strip_torch, "CPU_TILE_BYTES", data.draw(st.sampled_from([1, 1 << 20]))):
+        check(
+            gradients,
+            ContrastiveOptions(**merged),
+            positives=positives,
+            rows=rows,
+            columns=columns,
+            dimension=dimension,
+            scale=scale,
+            seed=seed,
+        )
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    "name", ["ids", "groups", "owners", "margin", "guide", "document_to_document", "both_directions"]
+)
+def test_masked_pairs_and_accuracy_are_counted(name, several):
+    merged = option_sets(ROWS, COLUMNS, DIMENSION, 5)
+    options = ContrastiveOptions(**merged["ids"], **({} if name == "ids" else merged[name]))
+    queries, documents = vectors(3, ROWS, DIMENSION), vectors(4, COLUMNS, DIMENSION)
+    positives = POSITIVES if several else torch.arange(ROWS).unsqueeze(1)
+    output = info_nce(queries, documents, scale=20.0, positives=positives, options=options)
+    cosines = queries @ documents.T
+    masked = reference_masked(positives, COLUMNS, options, cosines)
+    assert output.masked == masked.sum() > 0
+    hits = []
+    for row, answers in enumerate(positives.tolist()):
+        own = [answer for answer in answers if answer != -1]
+        others = [cosines[row, j] for j in range(COLUMNS) if not masked[row, j] and j not in own]
+        hits.append(sum(all(cosines[row, j] > other for other in others) for j in own) / len(own))
+    assert output.accuracy == pytest.approx(sum(hits) / ROWS)
+
+
+def test_sorted_groups_multiply_only_where_they_meet(flops):
+    """Two groups in order: half of the tiles hold no pair."""
+    queries, documents = vectors(1, 128, 8), vectors(2, 128, 8)
+    groups = torch.arange(128) // 64
+    options = ContrastiveOptions(query_groups=groups, document_groups=groups, strip_bytes=64 * 128 * 8)
+    with mock.patch.object(_strip_torch, "CPU_TILE_BYTES", 1), flops() as counted:
+        info_nce(queries, documents, scale=20.0, options=options)
+    assert counted() == 2 * 128 * 128 * 8 / 2
+
+
+def test_prefixes_cost_one_product(flops):
+    queries, documents = vectors(1, 16, 32).requires_grad_(), vectors(2, 24, 32).requires_grad_()
+    options = ContrastiveOptions(prefixes=(4, 8, 16, 32))
+    with flops() as counted:
+        info_nce(queries, documents, scale=20.0, options=options)
+    assert counted() == 3 * 2 * 16 * 24 * 32
+
+
+@pytest.mark.parametrize(
+    "name", ["query_to_query", "document_to_document", "both_directions", "guide", "prefixes"]
+)
+def test_gradcheck(name):
+    options = ContrastiveOptions(
+        **option_sets(3, 6, 4, 5)[name], weights=torch.tensor([1.0, 0.5, 2.0]).double(), focal=1.5
+    )
+    leaves = [vectors(1, 3, 4), vectors(2, 6, 4), torch.tensor(5.0, dtype=torch.float64)]
+    positives = torch.tensor([[3, 1], [4, -1], [0, 3]])
+
+    def loss(queries, documents, scale):
+        return info_nce(queries, documents, scale=scale, positives=positives, options=options).loss
+
+    assert torch.autograd.gradcheck(loss, [leaf.requires_grad_() for leaf in leaves])
+
+
+def test_a_zero_vector_has_prefixes_too(gradients):
+    """An empty text's embedding: no NaN, and as torch.nn.functional.normalize has it."""
+    options = ContrastiveOptions(prefixes=(2, 4))
+    documents = torch.eye(5, 4, dtype=torch.float64)
+    documents[4] = 0
+    queries = torch.ones(3, 4, dtype=torch.float64)
+    found = gradients(lambda q: info_nce(q, documents, scale=3.0, options=options).loss, queries)
+    expected = gradients(lambda q: reference_info_nce(q, documents, scale=3.0, options=options), queries)
+    assert_close(found, expected, **EXACT)
+
+
+def test_hand_computed_threshold():
+    """Qwen3's rule at margin 0.1: the second document (0.9 against 0.7) is left out, the third not."""
+    queries = torch.tensor([[1.0, 0.0]])
+    documents = torch.tensor([[0.7, 0.0], [0.9, 0.0], [0.75, 0.0]])
+    output = info_nce(
+        queries, documents, scale=10.0, options=ContrastiveOptions(false_negatives=Threshold(0.1))
+    )
+    assert_close(output.loss, torch.tensor(0.5).exp().log1p())
+    assert output.masked == 1
