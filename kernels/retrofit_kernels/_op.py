@@ -137,8 +137,7 @@ def _row_weights(weights: Tensor | None, rows: int, settings: Settings, like: Te
     return weights / total.masked_fill(total == 0, 1.0)
 
 
-@torch.library.custom_op("retrofit_kernels::info_nce", mutates_args=())
-def info_nce_operation(
+def _compute(
     queries: Tensor,
     documents: Tensor,
     columns: Optional[Tensor],  # noqa: UP045 - a schema is made of these annotations, on Python 3.10 too
@@ -174,7 +173,6 @@ def info_nce_operation(
     return loss, accuracy, result.masked, made[0], made[1], made[2], made[3]
 
 
-@info_nce_operation.register_fake
 def _shapes(
     queries: Tensor,
     documents: Tensor,
@@ -238,11 +236,27 @@ def _differentiate(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
         operands = queries, documents, columns, scale, rows, positives, masks, *summed, ctx.wanted
         gradients, to_loss = info_nce_operation(*operands)[3:], torch.ones_like(to_loss.sum())
     made = [
-        (gradient * to_loss).to(*kind) if kind is not None and want else None
+        _times(gradient, to_loss).to(*kind) if kind is not None and want else None
         for gradient, kind, want in zip(gradients, ctx.kinds, ctx.wanted, strict=True)
     ]
     # weights, positives, masks, settings and wanted have no gradients; autograd wants a list for a full list
     return (*made, None, None, ctx.no_mask_gradients, None, None, None, None)
 
 
-info_nce_operation.register_autograd(_differentiate, setup_context=_keep)
+def _times(gradient: Tensor, factor: Tensor) -> Tensor:
+    """Their product; the gradient itself, if it can be seen without waiting for a GPU that the factor is 1."""
+    looks = type(factor) is Tensor and factor.device.type == "cpu"  # a traced value is of another type
+    unchanged = looks and bool(factor == 1)
+    return gradient if unchanged else gradient * factor
+
+
+# Registered by hand: torch.library.custom_op would import torch._dynamo at the first call, 1.5 s and 155 MB.
+_NAME = "retrofit_kernels::info_nce"
+_LIBRARY = torch.library.Library("retrofit_kernels", "FRAGMENT")
+_LIBRARY.define(
+    "info_nce" + torch.library.infer_schema(_compute, mutates_args=()), tags=(torch.Tag.pt2_compliant_tag,)
+)
+_LIBRARY.impl("info_nce", _compute, "CompositeExplicitAutograd")
+torch.library.register_fake(_NAME, _shapes, lib=_LIBRARY)
+torch.library.register_autograd(_NAME, _differentiate, setup_context=_keep, lib=_LIBRARY)
+info_nce_operation = torch.ops.retrofit_kernels.info_nce.default

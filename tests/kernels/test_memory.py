@@ -41,3 +41,18 @@ def test_peak_memory(name):
     script = MEASURE.replace("BODY", BODIES[name])
     run = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 96  # MiB
+
+
+@pytest.mark.slow
+def test_peak_memory_where_the_logits_would_need_64_gigabytes():
+    """131,072 documents by default options: a strip (256 MiB) and gradients (192 MiB) at any batch."""
+    body = """
+documents = torch.randn(131072, 384, requires_grad=True)
+queries = torch.randn(1024, 384, requires_grad=True)
+before = peak()
+info_nce(queries, documents, scale=1.0).loss.backward()
+"""
+    root = str(Path(retrofit_kernels.__file__).parents[1])
+    script = MEASURE.replace("BODY", body)
+    run = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 600e6 / 2**20
