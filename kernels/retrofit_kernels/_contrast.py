@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from retrofit_kernels._gradients import Gradients, Positives, Share, Wanted
+from retrofit_kernels._operands import Operands, Settings
 from retrofit_kernels._pairs import PADDING
 from retrofit_kernels._problem import Filled, Placed, Problem, Term
 from retrofit_kernels._row_loss import row_loss
 from retrofit_kernels._rowwise import prefix_products
 from retrofit_kernels._strip_torch import CPU_STRIP_ROWS, TorchStrips
-from retrofit_kernels._terms import Operands, Settings, problems
+from retrofit_kernels._terms import problems
 
 
 class Result(NamedTuple):
@@ -54,10 +55,12 @@ class Strips(Protocol):
     def mix(
         self, begin: int, end: int, entries: Tensor, factor: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """From the prefixes' exponentials to the segments' derivatives; see `_strip_torch.mix_strip`."""
+        """From the prefixes' exponentials to the segments' derivatives; see `mix_strip`."""
 
 
-def contrast(operands: Operands, settings: Settings, wanted: Wanted, weights: Tensor | None) -> Result:
+def contrast(
+    operands: Operands, settings: Settings, wanted: Wanted, weights: Tensor | None, weight: float = 1.0
+) -> Result:
     """Losses of all queries, and the gradients of their sum.
 
     Args:
@@ -65,6 +68,7 @@ def contrast(operands: Operands, settings: Settings, wanted: Wanted, weights: Te
         settings: everything else.
         wanted: gradients to compute.
         weights: (B,) weight of each query's loss in the gradients; all one by default.
+        weight: of the sum of all losses in the gradients.
     """
     loss = operands.scale.new_zeros(len(operands.queries.positives))
     correct, masked = torch.zeros_like(loss), torch.zeros_like(loss[:0], dtype=torch.int64).sum()
@@ -78,6 +82,7 @@ def contrast(operands: Operands, settings: Settings, wanted: Wanted, weights: Te
             if number == 0:  # accuracy and masks are reported for finding documents, not queries
                 _add_to(correct, rows, hits)
                 masked += left_out
+    gradients.multiply(operands.scale, weight)
     return Result(loss, correct, masked, gradients)
 
 

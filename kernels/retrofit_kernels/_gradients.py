@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from retrofit_kernels._operands import Operands
 from retrofit_kernels._problem import Placed, Side
 from retrofit_kernels._rowwise import from_each_prefix_on, segments
-from retrofit_kernels._terms import Operands
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,23 @@ class Positives:
 
 @dataclass(eq=False)
 class Gradients:
-    """The sums so far; None for what is not wanted. In one process columns are queries and share their sum.
+    """The sums so far, but for the scale; None for what is not wanted.
+
+    In one process columns are queries, and share their sum.
 
     Attributes:
         queries: (B, D).
         documents: (N, D).
         columns: (C, D).
         scale: 0-d.
-        factor: 0-d, the scale, which all gradients of embeddings are multiplied with.
+        dtype: type of computation.
     """
 
     queries: Tensor | None
     documents: Tensor | None
     columns: Tensor | None
     scale: Tensor | None
-    factor: Tensor
+    dtype: torch.dtype
 
     @staticmethod
     def zeros(operands: Operands, wanted: Wanted) -> Gradients:
@@ -104,8 +106,22 @@ class Gradients:
             zeros(operands.documents.embeddings, wanted.documents),
             queries if same else zeros(operands.columns.embeddings, wanted.columns),
             torch.zeros_like(scale) if wanted.scale else None,
-            scale,
+            scale.dtype,
         )
+
+    def multiply(self, scale: Tensor, weight: float) -> None:
+        """Turn the derivatives by similarities into those by logits, times a weight of the whole.
+
+        Only now, and not strip by strip: a converged row's factor is 1, and its 16-bit product with the row
+        then is exact.
+        """
+        parts = [self.queries, self.documents]
+        parts += [] if self.columns is self.queries else [self.columns]
+        for part in parts:
+            if part is not None:
+                part *= scale * weight
+        if self.scale is not None:
+            self.scale *= weight
 
     def of(self, side: Side) -> Tensor | None:
         """The sum for one kind of embeddings."""
@@ -125,7 +141,9 @@ class Gradients:
     def _add_rows(self, share: Share, positives: Positives | None) -> None:
         term = share.placed.term
         left = term.rows.embeddings[share.begin : share.end]
-        found = self.factor.new_zeros(left.shape)  # what lies beyond the last prefix has no gradient
+        found = left.new_zeros(
+            left.shape, dtype=self.dtype
+        )  # what lies beyond the last prefix has no gradient
         for part, entries in zip(segments(term.prefixes), share.entries, strict=True):
             multiply(entries, term.columns.embeddings[:, part], found[:, part])
         if share.factor is not None:
@@ -140,11 +158,10 @@ class Gradients:
                 moment = moment + (positives.similarity * positives.derivative).sum(2)
             _shrink(found, left, moment, term.rows.inverse_norms[:, share.begin : share.end], term.prefixes)
         if self.scale is not None and share.by_row is None:
-            # a logit is scale·<row, column>, so <row, ∂/∂row> = scale·∂/∂scale holds exactly: no further pass
+            # A logit is scale·<row, column>, so the scale's derivative is <row, this>: no further pass.
             self.scale += (left * found).sum()
         target = self.of(share.placed.left)
         if target is not None:
-            found *= self.factor
             if share.placed.left_rows is None:
                 target[share.begin : share.end] += found
             else:
@@ -154,7 +171,7 @@ class Gradients:
         term = share.placed.term
         target = self.of(share.placed.right)
         assert target is not None
-        rows = term.rows.embeddings[share.begin : share.end].to(self.factor.dtype) * self.factor
+        rows = term.rows.embeddings[share.begin : share.end].to(self.dtype)
         weighted = rows if share.factor is None else rows * share.factor.unsqueeze(1)
         for part, entries in zip(segments(term.prefixes), share.entries, strict=True):
             add_product(entries.T, weighted[:, part], target[:, part])
@@ -168,7 +185,6 @@ class Gradients:
             if positives is not None:
                 products = positives.similarity * positives.derivative
                 moment.index_add_(1, positives.columns.flatten(), products.flatten(1))
-            moment = moment * self.factor
             _shrink(target, term.columns.embeddings, moment, term.columns.inverse_norms, term.prefixes)
 
 

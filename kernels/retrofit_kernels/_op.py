@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional, cast
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
 from retrofit_kernels._contrast import contrast
+from retrofit_kernels._flat_settings import flatten, unflatten
 from retrofit_kernels._gradients import Wanted
-from retrofit_kernels._terms import Documents, Operands, Queries, Settings
-from retrofit_kernels.options import Precision, Reduction, Rule, Threshold
+from retrofit_kernels._operands import Documents, Operands, Queries, Settings
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -43,7 +43,7 @@ def arguments_of(operands: Operands, settings: Settings) -> tuple[Any, ...]:
         operands.weights,
         queries.positives,
         _pack(operands),
-        *_flat(settings),
+        *flatten(settings),
         [leaf.requires_grad and torch.is_grad_enabled() for leaf in leaves],
     )
 
@@ -81,60 +81,14 @@ def _unpack(
     return Operands(own, right, others, scale, weights)
 
 
-def _flat(settings: Settings) -> tuple[list[int], list[float], str]:
-    """The settings in types that the schema of an operation knows; `_settings` is the inverse."""
-    rules = settings.false_negatives, settings.guide_threshold
-    integers = [
-        settings.first_query,
-        settings.strip_bytes,
-        int(settings.query_to_query),
-        int(settings.document_to_document),
-        int(settings.both_directions),
-        int(settings.renormalise),
-        *settings.prefixes,
-    ]
-    numbers = [
-        float(settings.hardness),
-        float(settings.focal),
-        *(0.0 if rule is None else float(rule.value) for rule in rules),
-        *(float(weight) for weight in settings.prefix_weights),
-    ]
-    words = [settings.reduction, settings.precision, settings.backend]
-    words += ["" if rule is None else rule.rule for rule in rules]
-    return integers, numbers, ",".join(words)
-
-
-def _settings(integers: Sequence[int], numbers: Sequence[float], words: str) -> Settings:
-    first_query, strip_bytes, to_queries, to_documents, both, renormalise, *prefixes = integers
-    hardness, focal, least, guide_least, *weights = numbers
-    reduction, precision, backend, rule, guide_rule = words.split(",")
-    return Settings(
-        first_query=first_query,
-        false_negatives=Threshold(least, cast(Rule, rule)) if rule else None,
-        guide_threshold=Threshold(guide_least, cast(Rule, guide_rule)) if guide_rule else None,
-        query_to_query=bool(to_queries),
-        document_to_document=bool(to_documents),
-        both_directions=bool(both),
-        hardness=hardness,
-        focal=focal,
-        prefixes=tuple(prefixes),
-        prefix_weights=tuple(weights),
-        renormalise=bool(renormalise),
-        reduction=cast(Reduction, reduction),
-        precision=cast(Precision, precision),
-        strip_bytes=strip_bytes,
-        backend=backend,
-    )
-
-
-def _row_weights(weights: Tensor | None, rows: int, settings: Settings, like: Tensor) -> Tensor | None:
-    """(B,) what each query's loss counts for in a sum or mean; None for all one."""
+def _share_of_each(weights: Tensor | None, rows: int, settings: Settings) -> tuple[Tensor | None, float]:
+    """(B,) what each query's loss counts for, None for all one, and a weight of the whole."""
     if settings.reduction != "mean":
-        return weights
+        return weights, 1.0
     if weights is None:
-        return like.new_full((rows,), 1 / max(1, rows))
+        return None, 1 / max(1, rows)
     total = weights.sum()
-    return weights / total.masked_fill(total == 0, 1.0)
+    return weights / total.masked_fill(total == 0, 1.0), 1.0
 
 
 def _compute(
@@ -155,17 +109,17 @@ def _compute(
     The settings come flat, for the schema of an operation knows no dataclass. With reduction "none" the
     gradients are made in backward, by this operation again; else here. What is not wanted is empty.
     """
-    options = _settings(integers, numbers, words)
+    options = unflatten(integers, numbers, words)
     device, dtype = queries.device, torch.promote_types(queries.dtype, torch.float32)
     with torch.autocast(device.type, enabled=False):
         scale = scale.to(device, dtype)
         weights = None if weights is None else weights.to(dtype)
         operands = _unpack(queries, documents, columns, scale, weights, positives, masks, options)
         now = Wanted(*wanted) if options.reduction != "none" else Wanted()
-        row_weights = _row_weights(weights, len(queries), options, scale)
-        result = contrast(operands, options, now, row_weights)
-        losses = result.loss if row_weights is None else result.loss * row_weights
-        loss = losses if options.reduction == "none" else losses.sum()
+        shares, weight = _share_of_each(weights, len(queries), options)
+        result = contrast(operands, options, now, shares, weight)
+        losses = result.loss if shares is None else result.loss * shares
+        loss = losses if options.reduction == "none" else losses.sum() * weight
         accuracy = result.correct.sum().float() / max(1, len(queries))
     found = result.gradients
     gradients = found.queries, found.documents, found.columns if columns is not None else None, found.scale
@@ -186,7 +140,7 @@ def _shapes(
     words: str,
     wanted: Sequence[bool],
 ) -> Outputs:
-    options = _settings(integers, numbers, words)
+    options = unflatten(integers, numbers, words)
     dtype = torch.promote_types(queries.dtype, torch.float32)
     later = options.reduction == "none"
     scalar = queries.new_empty((), dtype=dtype)
@@ -212,7 +166,7 @@ def _shapes(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     queries, documents, columns, scale, weights, positives, masks, *settings, wanted = inputs
-    ctx.settings, ctx.wanted = _settings(*settings), wanted
+    ctx.settings, ctx.wanted = unflatten(*settings), wanted
     ctx.no_mask_gradients = None if any(mask is None for mask in masks) else [None] * len(masks)
     ctx.later = ctx.settings.reduction == "none"
     leaves = queries, documents, columns, scale
@@ -232,7 +186,7 @@ def _differentiate(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
     if ctx.later:
         queries, documents, columns, scale, weights, positives, *masks = ctx.saved_tensors
         rows = to_loss if weights is None else to_loss * weights
-        summed = _flat(replace(ctx.settings, reduction="sum"))
+        summed = flatten(replace(ctx.settings, reduction="sum"))
         operands = queries, documents, columns, scale, rows, positives, masks, *summed, ctx.wanted
         gradients, to_loss = info_nce_operation(*operands)[3:], torch.ones_like(to_loss.sum())
     made = [
@@ -244,7 +198,7 @@ def _differentiate(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
 
 
 def _times(gradient: Tensor, factor: Tensor) -> Tensor:
-    """Their product; the gradient itself, if it can be seen without waiting for a GPU that the factor is 1."""
+    """Their product; the gradient itself, if the factor is seen to be 1 without waiting for a GPU."""
     looks = type(factor) is Tensor and factor.device.type == "cpu"  # a traced value is of another type
     unchanged = looks and bool(factor == 1)
     return gradient if unchanged else gradient * factor

@@ -11,8 +11,8 @@ from retrofit_kernels._backend import takes_triton
 from retrofit_kernels._checks import compute_dtype
 from retrofit_kernels._contrastive_checks import check_contrastive, checked_positives
 from retrofit_kernels._op import run
+from retrofit_kernels._operands import Documents, Operands, Queries, Settings
 from retrofit_kernels._pairs import as_rows
-from retrofit_kernels._terms import Documents, Operands, Queries, Settings
 from retrofit_kernels.options import ContrastiveOptions
 
 
@@ -58,8 +58,8 @@ def info_nce(
         documents: (N, D), of the same dtype and device.
         scale: inverse temperature > 0, a number or a 0-d tensor, which may require a gradient. The sign of a
             tensor on a GPU is not checked, because that would wait for the device.
-        positives: (B,) or (B, P) int64, the documents (rows) that answer query i, at least one; -1 is padding.
-            By default document i.
+        positives: (B,) or (B, P) int64, the documents (rows) that answer query i, one or more; -1 is
+            padding. By default document i.
         options: masks, further negatives, weights, reduction, memory.
 
     Returns:

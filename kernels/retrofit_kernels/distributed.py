@@ -14,8 +14,8 @@ from retrofit_kernels._checks import compute_dtype
 from retrofit_kernels._contrastive_checks import check_contrastive, checked_positives
 from retrofit_kernels._crowd import Crowd
 from retrofit_kernels._op import arguments_of, info_nce_operation
+from retrofit_kernels._operands import Documents, Operands, Queries, Settings
 from retrofit_kernels._pairs import PADDING
-from retrofit_kernels._terms import Documents, Operands, Queries, Settings
 from retrofit_kernels.contrastive import ContrastiveOutput, operands_of, settings_of
 from retrofit_kernels.options import ContrastiveOptions
 
@@ -72,11 +72,11 @@ def distributed_info_nce(
     crowd = Crowd.meet(_widths(own, right, options), len(queries), len(documents), queries.device, group)
     own, right = _numbered(own, right, crowd)
     settings = settings_of(queries, options, crowd.first_query)
-    weights = _weights(options, len(queries), crowd, scale)
+    weights, weight = _shares(options, crowd, scale)
     if settings.reduction == "mean":
         settings = replace(settings, reduction="sum")  # the weights divide by the whole batch
     leaves = own.embeddings, right.embeddings, scale
-    loss, accuracy, masked = _Distributed.apply(*leaves, own, right, weights, settings, crowd)
+    loss, accuracy, masked = _Distributed.apply(*leaves, own, right, weights, weight, settings, crowd)
     return ContrastiveOutput(loss, accuracy, masked)
 
 
@@ -92,6 +92,7 @@ class _Distributed(torch.autograd.Function):
         own: Queries,
         right: Documents,
         weights: Tensor | None,
+        weight: float,
         settings: Settings,
         crowd: Crowd,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,10 +104,10 @@ class _Distributed(torch.autograd.Function):
         loss, accuracy, masked, *gradients = info_nce_operation(*arguments)
         ctx.crowd, ctx.kinds = crowd, [tensor.dtype for tensor in (queries, documents, scale)]
         ctx.again = (operands, settings, wanted) if settings.reduction == "none" else None
-        ctx.wanted = wanted
+        ctx.wanted, ctx.weight = wanted, weight
         ctx.save_for_backward(*gradients)
         if settings.reduction != "none":
-            crowd.add_up(loss)
+            loss = crowd.add_up(loss) * weight
         accuracy = crowd.add_up(accuracy * len(queries)) / max(1, crowd.queries)
         masked = crowd.add_up(masked)
         ctx.mark_non_differentiable(accuracy, masked)
@@ -132,7 +133,7 @@ class _Distributed(torch.autograd.Function):
         if needs_documents:
             to_documents = ctx.crowd.scatter_documents(to_documents)
         made = [
-            (gradient * to_loss).to(kind) if need else None
+            (gradient * (to_loss * ctx.weight)).to(kind) if need else None
             for gradient, kind, need in zip(
                 (to_queries, to_documents, to_scale),
                 ctx.kinds,
@@ -140,7 +141,7 @@ class _Distributed(torch.autograd.Function):
                 strict=True,
             )
         ]
-        return (*made, None, None, None, None, None)
+        return (*made, None, None, None, None, None, None)
 
 
 def _widths(own: Queries, right: Documents, options: ContrastiveOptions) -> dict[str, int]:
@@ -171,15 +172,15 @@ def _numbered(own: Queries, right: Documents, crowd: Crowd) -> tuple[Queries, Do
     return replace(own, positives=positives), replace(right, owners=move(right.owners, crowd.first_query))
 
 
-def _weights(options: ContrastiveOptions, rows: int, crowd: Crowd, scale: Tensor) -> Tensor | None:
-    """(B,) weights of this process's queries; for a mean, divided by the sum over the whole batch."""
+def _shares(options: ContrastiveOptions, crowd: Crowd, scale: Tensor) -> tuple[Tensor | None, float]:
+    """(B,) what each of this process's losses counts for, None for all one, and a weight of the whole."""
     if options.reduction != "mean":
-        return options.weights
-    weights = options.weights
-    if weights is None:
-        return scale.detach().new_full((rows,), 1 / max(1, crowd.queries))
-    total = crowd.add_up(weights.to(scale.dtype).sum())
-    return weights.to(scale.dtype) / total.masked_fill(total == 0, 1.0)
+        return options.weights, 1.0
+    if options.weights is None:
+        return None, 1 / max(1, crowd.queries)
+    weights = options.weights.to(scale.dtype)
+    total = crowd.add_up(weights.sum())
+    return weights / total.masked_fill(total == 0, 1.0), 1.0
 
 
 def _gathered(

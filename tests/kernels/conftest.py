@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import pytest
@@ -56,3 +59,13 @@ def flops() -> Callable[[], AbstractContextManager[Callable[[], int]]]:
             yield lambda: sum(counter.get_total_flops() for counter in counters)
 
     return counted
+
+
+@pytest.fixture(scope="session")
+def option_cases() -> ModuleType:
+    """The module with every option's values, for cases that run elsewhere too."""
+    path = Path(__file__).with_name("test_contrastive_options.py")
+    spec = importlib.util.spec_from_file_location("option_cases", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
