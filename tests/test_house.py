@@ -49,9 +49,18 @@ def test_every_package_is_in_the_table():
 
 
 def test_the_kernels_know_tensors_only():
-    for path in (ROOT / "kernels" / "retrofit_kernels").glob("*.py"):
+    for path in (ROOT / "kernels" / "retrofit_kernels").rglob("*.py"):
         outside = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
-        assert outside <= {"torch", "triton", "retrofit_kernels"}, path.name
+        special = {"faiss"} if path.name == "with_faiss.py" else set()
+        assert outside <= {"torch", "triton", "retrofit_kernels"} | special, path.name
+
+
+def test_loss_and_search_know_nothing_of_each_other():
+    folder = ROOT / "kernels" / "retrofit_kernels"
+    for inside, others in (("_loss", ["_search"]), ("_search", ["_loss"]), ("_shared", ["_loss", "_search"])):
+        for path in (folder / inside).glob("*.py"):
+            used = {name.split(".")[1] for name in imported(path) if name.startswith("retrofit_kernels.")}
+            assert not used & set(others), path.name
 
 
 def test_no_folder_shadows_the_package_kernels():

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retrofit_kernels._backend import takes_triton
-from retrofit_kernels._checks import compute_dtype
-from retrofit_kernels._contrastive_checks import check_contrastive, checked_positives
-from retrofit_kernels._op import run
-from retrofit_kernels._operands import Documents, Operands, Queries, Settings
-from retrofit_kernels._pairs import as_rows
+from retrofit_kernels._loss.arguments import check_contrastive, checked_positives
+from retrofit_kernels._loss.operands import Documents, Operands, Queries, Settings
+from retrofit_kernels._loss.operation import run
+from retrofit_kernels._shared.backend import takes_triton
+from retrofit_kernels._shared.checks import compute_dtype
+from retrofit_kernels._shared.pairs import as_rows
 from retrofit_kernels.options import ContrastiveOptions
 
 

@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from retrofit_kernels._checks import compute_dtype
-from retrofit_kernels._contrastive_checks import check_contrastive, checked_positives
-from retrofit_kernels._crowd import Crowd
-from retrofit_kernels._op import arguments_of, info_nce_operation
-from retrofit_kernels._operands import Documents, Operands, Queries, Settings
-from retrofit_kernels._pairs import PADDING
+from retrofit_kernels._loss.arguments import check_contrastive, checked_positives
+from retrofit_kernels._loss.crowd import Crowd
+from retrofit_kernels._loss.operands import Documents, Operands, Queries, Settings
+from retrofit_kernels._loss.operation import arguments_of, info_nce_operation
+from retrofit_kernels._shared.checks import compute_dtype
+from retrofit_kernels._shared.pairs import PADDING
 from retrofit_kernels.contrastive import ContrastiveOutput, operands_of, settings_of
 from retrofit_kernels.options import ContrastiveOptions
 

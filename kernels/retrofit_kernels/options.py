@@ -23,9 +23,10 @@ class Threshold:
     Attributes:
         value: the number that `rule` speaks of.
         rule: "absolute": above `value`. "margin": above the positive's similarity plus `value` (Qwen3
-            Embedding, arXiv 2506.05176: 0.1; GISTEmbed, arXiv 2402.16829, with a guide: 0). "percentage": above
-            `value` times the positive's similarity (NV-Retriever, arXiv 2407.15831: 0.95); for positives at
-            or below 0, where a percentage means nothing, above the positive's similarity plus `value` - 1.
+            Embedding, arXiv 2506.05176: 0.1; GISTEmbed, arXiv 2402.16829, with a guide: 0). "percentage":
+            above `value` times the positive's similarity (NV-Retriever, arXiv 2407.15831: 0.95); for
+            positives at or below 0, where a percentage means nothing, above the positive's similarity plus
+            `value` - 1.
     """
 
     value: float

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from retrofit_kernels._pairs import as_rows
+from retrofit_kernels._shared.pairs import as_rows
 from retrofit_kernels.neighbours import NeighbourOptions, Neighbours
 from retrofit_kernels.options import ContrastiveOptions, Threshold
 

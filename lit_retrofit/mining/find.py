@@ -94,7 +94,7 @@ def find_negatives(
 
 
 def _on_cpu(found: Neighbours) -> Neighbours:
-    return Neighbours(scores=found.scores.cpu(), indices=found.indices.cpu())
+    return found._replace(scores=found.scores.cpu(), indices=found.indices.cpu())
 
 
 def _findings(block: Sequence[PoolQuery], scores: Tensor, negatives: Neighbours) -> list[Finding]:

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
-from retrofit_kernels import _op
+from retrofit_kernels._loss import operation
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,8 +54,8 @@ def flops() -> Callable[[], AbstractContextManager[Callable[[], int]]]:
             with counters[-1]:
                 return original(*arguments)
 
-        original = _op.contrast
-        with mock.patch.object(_op, "contrast", contrast):
+        original = operation.contrast
+        with mock.patch.object(operation, "contrast", contrast):
             yield lambda: sum(counter.get_total_flops() for counter in counters)
 
     return counted

@@ -6,7 +6,8 @@ from unittest import mock
 
 import pytest
 import torch
-from retrofit_kernels import ContrastiveOptions, Guide, _strip_triton, info_nce
+from retrofit_kernels import ContrastiveOptions, Guide, info_nce
+from retrofit_kernels._loss import strip_triton
 from retrofit_kernels.reference import reference_info_nce
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -72,7 +73,7 @@ def test_rows_whose_exponentials_overflow(option_cases, gradients, temperature):
         assert error(mine, truth) < 1e-5
 
 
-class RoundedStrips(_strip_triton.TritonStrips):
+class RoundedStrips(strip_triton.TritonStrips):
     """Exponentials in bf16, rounded as a GPU rounds them: the interpreter cuts the lower bits off instead."""
 
     def __init__(self, term, precision):
@@ -99,7 +100,7 @@ def test_bf16_strips(option_cases, gradients, spread, limit):
     exact = gradients(lambda q, d: reference_info_nce(q, d, scale=50.0), queries.double(), documents.double())
     assert (exact[0] > 1) == (spread > 2)
     options = ContrastiveOptions(backend="triton", precision="ieee")
-    with mock.patch.object(_strip_triton, "TritonStrips", RoundedStrips):
+    with mock.patch.object(strip_triton, "TritonStrips", RoundedStrips):
         found = gradients(
             lambda q, d: info_nce(q, d, scale=50.0, options=options).loss, queries.float(), documents.float()
         )

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from retrofit_kernels import ContrastiveOptions, _strip_torch, info_nce
+from retrofit_kernels import ContrastiveOptions, info_nce
+from retrofit_kernels._loss import strip_torch
 from retrofit_kernels.reference import reference_info_nce, reference_masked
 from torch.testing import assert_close
 
@@ -71,7 +72,7 @@ def test_strips_that_do_not_divide_the_batch(agree, strip_bytes):
 
 def test_column_tiles_that_do_not_divide_the_documents(agree):
     ids = torch.arange(150) % 40
-    with mock.patch.object(_strip_torch, "CPU_TILE_BYTES", 1):
+    with mock.patch.object(strip_torch, "CPU_TILE_BYTES", 1):
         agree(9, 150, options=ContrastiveOptions(query_ids=ids[:9], document_ids=ids))
 
 
@@ -138,7 +139,7 @@ def test_any_combination(agree, embeddings, data):
     )
     positives = torch.randint(0, columns, (rows,), generator=generator) if data.draw(st.booleans()) else None
     scale = torch.tensor(data.draw(st.sampled_from([1.0, 20.0, 200.0])), dtype=torch.float64)
-    with mock.patch.object(_strip_torch, "CPU_TILE_BYTES", data.draw(st.sampled_from([1, 1 << 20]))):
+    with mock.patch.object(strip_torch, "CPU_TILE_BYTES", data.draw(st.sampled_from([1, 1 << 20]))):
         agree(rows, columns, positives=positives, options=options, scale=scale)
     output = info_nce(
         embeddings(rows, 5, 1), embeddings(columns, 5, 2), scale=scale, positives=positives, options=options

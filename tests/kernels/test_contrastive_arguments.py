@@ -6,7 +6,8 @@ from unittest import mock
 
 import pytest
 import torch
-from retrofit_kernels import ContrastiveOptions, Guide, Threshold, _backend, info_nce
+from retrofit_kernels import ContrastiveOptions, Guide, Threshold, info_nce
+from retrofit_kernels._shared import backend
 
 Q, D = torch.eye(2, 4), torch.eye(3, 4)
 IDS = torch.arange(3)
@@ -166,7 +167,7 @@ def test_triton_needs_a_gpu_of_compute_capability_8(monkeypatch):
         info_nce(Q, D, scale=1.0, options=options)
     turing = mock.Mock(dtype=torch.float16, device=torch.device("cuda"))
     with mock.patch.object(torch.cuda, "get_device_capability", return_value=(7, 5)):
-        assert "compute capability 8.0 or more, not 7.5" in _backend.why_not_triton(turing)
-        assert not _backend.takes_triton(turing)
+        assert "compute capability 8.0 or more, not 7.5" in backend.why_not_triton(turing)
+        assert not backend.takes_triton(turing)
     with mock.patch.object(torch.cuda, "get_device_capability", return_value=(8, 0)):
-        assert _backend.takes_triton(turing)
+        assert backend.takes_triton(turing)

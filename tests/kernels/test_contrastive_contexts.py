@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from retrofit_kernels import ContrastiveOptions, Guide, Threshold, _op, info_nce
+from retrofit_kernels import ContrastiveOptions, Guide, Threshold, info_nce
+from retrofit_kernels._loss import operation
 from retrofit_kernels.contrastive import operands_of, settings_of
 from retrofit_kernels.reference import reference_info_nce
 from torch.testing import assert_close
@@ -29,9 +30,9 @@ def test_the_operation_keeps_torchs_rules(embeddings, reduction):
     scale = torch.tensor(20.0, dtype=torch.float64, requires_grad=True)
     positives = torch.arange(6).unsqueeze(1)
     own, right = operands_of(queries, documents, positives, options(reduction))
-    operands = _op.Operands(own, right, own, scale, None)
-    arguments = _op.arguments_of(operands, settings_of(queries, options(reduction)))
-    torch.library.opcheck(_op.info_nce_operation, arguments)
+    operands = operation.Operands(own, right, own, scale, None)
+    arguments = operation.arguments_of(operands, settings_of(queries, options(reduction)))
+    torch.library.opcheck(operation.info_nce_operation, arguments)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from retrofit_kernels import ContrastiveOptions, Guide, Threshold, _strip_torch, info_nce
+from retrofit_kernels import ContrastiveOptions, Guide, Threshold, info_nce
+from retrofit_kernels._loss import strip_torch
 from retrofit_kernels.reference import reference_info_nce, reference_masked
 from torch.nn.functional import normalize
 from torch.testing import assert_close
@@ -129,7 +130,7 @@ def test_any_combination_of_options(gradients, data):
         positives = numbers(seed + 2, rows, data.draw(st.integers(1, 3)), low=-1, high=columns)
         positives[:, 0] = positives[:, 0].clamp(min=0)
     scale = data.draw(st.sampled_from([1.0, 20.0, 100.0]))
-    with mock.patch.object(_strip_torch, "CPU_TILE_BYTES", data.draw(st.sampled_from([1, 1 << 20]))):
+    with mock.patch.object(strip_torch, "CPU_TILE_BYTES", data.draw(st.sampled_from([1, 1 << 20]))):
         check(
             gradients,
             ContrastiveOptions(**merged),
@@ -168,7 +169,7 @@ def test_sorted_groups_multiply_only_where_they_meet(flops):
     queries, documents = vectors(1, 128, 8), vectors(2, 128, 8)
     groups = torch.arange(128) // 64
     options = ContrastiveOptions(query_groups=groups, document_groups=groups, strip_bytes=64 * 128 * 8)
-    with mock.patch.object(_strip_torch, "CPU_TILE_BYTES", 1), flops() as counted:
+    with mock.patch.object(strip_torch, "CPU_TILE_BYTES", 1), flops() as counted:
         info_nce(queries, documents, scale=20.0, options=options)
     assert counted() == 2 * 128 * 128 * 8 / 2
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from retrofit_kernels import NeighbourOptions, nearest_neighbours, neighbours
+from retrofit_kernels import NeighbourOptions, nearest_neighbours
+from retrofit_kernels._search import best, with_faiss, with_torch
 from retrofit_kernels.reference import reference_nearest_neighbours
 from torch.testing import assert_close
 
@@ -45,8 +46,8 @@ def test_all_documents_equal():
 
 def test_ties_across_many_tied_rows_and_tiles():
     with (
-        mock.patch.object(neighbours, "TILE_COLUMNS", 37),
-        mock.patch.object(neighbours, "TIED_ROWS", 5),
+        mock.patch.object(with_torch, "TILE_COLUMNS", 37),
+        mock.patch.object(best, "TIED_ROWS", 5),
     ):
         check(whole_numbers(150, 1, largest=1), whole_numbers(300, 2, largest=1), 20)
 
@@ -78,6 +79,7 @@ def test_any_combination(data):
     rows, documents = data.draw(st.integers(0, 12)), data.draw(st.integers(1, 90))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
     options = {"strip_bytes": data.draw(st.sampled_from([1, 3000, 1 << 20]))}
+    options["backend"] = data.draw(st.sampled_from(["torch", "faiss"]))
     if data.draw(st.booleans()):
         ids, width = data.draw(st.sampled_from([2, 9, 100])), data.draw(st.integers(1, 3))
         options["query_ids"] = torch.randint(-1, ids, (rows, width), generator=generator)
@@ -88,14 +90,35 @@ def test_any_combination(data):
     if data.draw(st.booleans()):
         options["ceiling"] = torch.randint(-4, 9, (rows,), generator=generator).float()
     largest = data.draw(st.sampled_from([1, 4]))
-    with mock.patch.object(neighbours, "TILE_COLUMNS", data.draw(st.sampled_from([1, 17, 32768]))):
+    with mock.patch.object(with_torch, "TILE_COLUMNS", data.draw(st.sampled_from([1, 17, 32768]))):
         corpus = whole_numbers(documents, data.draw(st.integers(0, 99)), largest)
         check(whole_numbers(rows, 3, largest), corpus, data.draw(st.integers(1, documents)), **options)
 
 
+def test_what_faiss_does_not_reach_is_left_to_torch(monkeypatch):
+    """On a GPU its search has a largest depth; one query's ceiling leaves only the worst documents."""
+    faiss = pytest.importorskip("faiss")
+    left = []
+
+    def spy(pool, *arguments, **options):
+        left.extend(pool.rows.tolist())
+        return search(pool, *arguments, **options)
+
+    search = with_faiss.search_torch
+    monkeypatch.setattr(with_faiss, "search_torch", spy)
+    monkeypatch.setattr(
+        with_faiss, "_new_index", lambda dimension, device: (faiss.IndexFlatIP(dimension), 64)
+    )
+    corpus = torch.arange(500, 0, -1).float().unsqueeze(1)
+    options = {"ceiling": torch.tensor([501, 2.5, 499]), "backend": "faiss"}
+    found = check(torch.ones(3, 1), corpus, 3, **options)
+    assert found.indices[1].tolist() == [498, 499, -1]
+    assert left == [1]
+
+
 def test_real_scores(embeddings):
     queries, corpus = embeddings(70, 48, 1, torch.float32), embeddings(900, 48, 2, torch.float32)
-    with mock.patch.object(neighbours, "TILE_COLUMNS", 128):
+    with mock.patch.object(with_torch, "TILE_COLUMNS", 128):
         found = nearest_neighbours(queries, corpus, 25)
     scores, indices = (queries.double() @ corpus.double().T).topk(25)
     assert_close(found.indices, indices)

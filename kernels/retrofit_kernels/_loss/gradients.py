@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from retrofit_kernels._operands import Operands
-from retrofit_kernels._problem import Placed, Side
-from retrofit_kernels._rowwise import from_each_prefix_on, segments
+from retrofit_kernels._loss.operands import Operands
+from retrofit_kernels._loss.problem import Placed, Side
+from retrofit_kernels._loss.rowwise import from_each_prefix_on, segments
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from retrofit_kernels._mix_torch import mix_strip
-from retrofit_kernels._pairs import (
+from retrofit_kernels._loss.mix_torch import mix_strip
+from retrofit_kernels._loss.problem import Filled, Term
+from retrofit_kernels._loss.rowwise import segments
+from retrofit_kernels._shared.pairs import (
     PADDING,
     StripEntries,
     find_pairs,
     strip_bounds,
     strip_entries,
 )
-from retrofit_kernels._problem import Filled, Term
-from retrofit_kernels._rowwise import segments
 
 CPU_STRIP_ROWS = 512
 """Higher strips are no faster on a CPU: from here on the products run at their peak rate."""
@@ -26,8 +27,10 @@ CPU_TILE_BYTES = 8 << 20
 parallel regions, each of which waits for the slowest thread on a busy machine."""
 SAFE_SUM = 1e30
 """Above this row sum, sums and their reciprocals come near the ends of the fp32 range."""
-EXPONENTS = {torch.float32: (-80.0, 88.0), torch.float64: (-700.0, 709.0)}
-"""Exponents are held in this range: exp of what under- or overflows takes 10 to 35 times as long on a CPU.
+LOG2_E = math.log2(math.e)
+"""Exponentials are powers of two: measured on a CPU, exp2 takes a quarter of the time of exp."""
+EXPONENTS = {torch.float32: (-115.0, 127.0), torch.float64: (-1009.0, 1023.0)}
+"""Exponents are held in this range: what under- or overflows takes 10 to 35 times as long on a CPU.
 The lower end leaves room for products that are not subnormal; the upper one is above any safe sum."""
 PAIRS_PER_ENTRY = 1 / 32
 """Masked pairs per strip entry: their indices then need about as much memory as the strip."""
@@ -81,7 +84,7 @@ class TorchStrips:
         strip = self._strip(begin, end, entries)
         total, largest, kept = self._exponentials(strip, preferred)
         if not bool((total < SAFE_SUM).all()):  # NaN counts as too large
-            preferred = self._largest_logits(strip, preferred)
+            preferred = self._largest_logits(strip, preferred * LOG2_E) / LOG2_E
             total, largest, kept = self._exponentials(strip, preferred)
         return Filled(preferred, total, largest, self._kept(strip, kept))
 
@@ -94,14 +97,15 @@ class TorchStrips:
         return mix_strip(entries, factor, offset, self.term.gain, (rows[:, begin:end], columns), self.tiles)
 
     def _strip(self, begin: int, end: int, entries: Tensor | None) -> _Strip:
-        rows = self.term.rows.embeddings[begin:end] * self.term.gain
+        rows = self.term.rows.embeddings[begin:end] * (self.term.gain * LOG2_E)
         return _Strip(begin, end, rows, entries, self._held_out(begin, end))
 
     def _exponentials(self, strip: _Strip, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         total, largest = torch.zeros_like(offset), torch.zeros_like(offset)
+        powers = offset * LOG2_E
         kept = torch.zeros(strip.end - strip.begin, dtype=torch.int64, device=offset.device)
         for number, prefix, tile, mask in self._tiles(strip):
-            tile.sub_(offset[prefix].unsqueeze(1)).clamp_(*EXPONENTS[tile.dtype]).exp_()
+            tile.sub_(powers[prefix].unsqueeze(1)).clamp_(*EXPONENTS[tile.dtype]).exp2_()
             self._leave_out(strip, number, tile, mask, 0.0)
             total[prefix] += tile.sum(1)
             torch.maximum(largest[prefix], tile.amax(1), out=largest[prefix])
@@ -110,7 +114,7 @@ class TorchStrips:
         return total, largest, kept
 
     def _largest_logits(self, strip: _Strip, at_least: Tensor) -> Tensor:
-        """(M, rows) largest logit that is not left out.
+        """(M, rows) largest logit that is not left out, as a power of two.
 
         It costs the products once more (2u), and is needed only where a negative beats its positive by about
         69 in scaled logits.
@@ -122,7 +126,7 @@ class TorchStrips:
         return largest
 
     def _tiles(self, strip: _Strip) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
-        """Number of each column tile, each prefix, the logits there, and what masks of all rows leave out."""
+        """Number of each column tile, each prefix, the logits (as powers of two) there, and a mask."""
         for number, columns in enumerate(self.tiles):
             if not self._groups_meet(strip, number):
                 if strip.entries is not None:
@@ -133,7 +137,7 @@ class TorchStrips:
                 yield number, prefix, logits, self._with_threshold(strip, prefix, logits, common)
 
     def _logits(self, strip: _Strip, columns: slice) -> Iterator[Tensor]:
-        """Gain times similarity at each prefix."""
+        """Gain times similarity at each prefix, as a power of two."""
         rows, right = strip.rows, self.term.columns.embeddings[columns]
         scratch = self.scratch[: len(rows) * len(right)].view(len(rows), len(right))
         norms = self.term.rows.inverse_norms, self.term.columns.inverse_norms
@@ -180,7 +184,7 @@ class TorchStrips:
     ) -> Tensor | None:
         if self.term.rows.threshold is None:
             return common
-        threshold = self.term.rows.threshold[prefix, strip.begin : strip.end] * self.term.gain
+        threshold = self.term.rows.threshold[prefix, strip.begin : strip.end] * (self.term.gain * LOG2_E)
         mask = logits > threshold.unsqueeze(1)
         return mask if common is None else mask.logical_or_(common)
 
@@ -222,7 +226,7 @@ class _Strip:
     Attributes:
         begin: first row.
         end: row after the last.
-        rows: (rows, D) embeddings times gain.
+        rows: (rows, D) embeddings times gain, in powers of two.
         entries: (M, rows, N) to fill, or None.
         held_out: entries that are no negatives.
     """

@@ -8,14 +8,14 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from retrofit_kernels._gradients import Gradients, Positives, Share, Wanted
-from retrofit_kernels._operands import Operands, Settings
-from retrofit_kernels._pairs import PADDING
-from retrofit_kernels._problem import Filled, Placed, Problem, Term
-from retrofit_kernels._row_loss import row_loss
-from retrofit_kernels._rowwise import prefix_products
-from retrofit_kernels._strip_torch import CPU_STRIP_ROWS, TorchStrips
-from retrofit_kernels._terms import problems
+from retrofit_kernels._loss.gradients import Gradients, Positives, Share, Wanted
+from retrofit_kernels._loss.operands import Operands, Settings
+from retrofit_kernels._loss.problem import Filled, Placed, Problem, Term
+from retrofit_kernels._loss.row_loss import row_loss
+from retrofit_kernels._loss.rowwise import prefix_products
+from retrofit_kernels._loss.strip_torch import CPU_STRIP_ROWS, TorchStrips
+from retrofit_kernels._loss.terms import problems
+from retrofit_kernels._shared.pairs import PADDING
 
 
 class Result(NamedTuple):
@@ -144,8 +144,9 @@ class _Engine:
         buffer, term = self.buffers[number], self.problem.terms[number].term
         if buffer is None:
             return None
-        shape = len(term.prefixes), rows, len(term.columns.embeddings)
-        return buffer[: math.prod(shape)].view(shape)
+        columns = len(term.columns.embeddings)
+        shape = len(term.prefixes), rows, _pitch(columns)
+        return buffer[: math.prod(shape)].view(shape)[..., :columns]
 
     def _positives(self, begin: int, end: int) -> Tensor:
         """(M, rows, P) similarities."""
@@ -225,12 +226,18 @@ def _height(problem: Problem, settings: Settings) -> int:
 def _buffer(term: Term, height: int, dtype: torch.dtype) -> Tensor:
     """Room for the exponentials of the highest strip at all prefixes."""
     columns = term.columns.embeddings
-    return torch.empty(len(term.prefixes) * height * len(columns), dtype=dtype, device=columns.device)
+    numbers = len(term.prefixes) * height * _pitch(len(columns))
+    return torch.empty(numbers, dtype=dtype, device=columns.device)
+
+
+def _pitch(columns: int) -> int:
+    """Room for a row: whole groups of 16, so that every row begins where it can be read in long pieces."""
+    return -(-columns // 16) * 16
 
 
 def _strips(term: Term, height: int, settings: Settings) -> Strips:
     if settings.backend == "triton":
-        from retrofit_kernels._strip_triton import TritonStrips
+        from retrofit_kernels._loss.strip_triton import TritonStrips
 
         return TritonStrips(term, settings.precision)
     return TorchStrips(term, height)

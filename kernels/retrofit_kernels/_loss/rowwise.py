@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retrofit_kernels._checks import compute_dtype
+from retrofit_kernels._shared.checks import compute_dtype
 
 LEAST_NORM = 1e-12
 """What is shorter is not made a unit vector, as in torch.nn.functional.normalize."""

@@ -8,10 +8,14 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from retrofit_kernels._checks import describe
+from retrofit_kernels._shared.checks import describe
+from retrofit_kernels.configs import LEAST_CAPABILITY
 
-LEAST_CAPABILITY = (8, 0)
-"""Triton 3.3 and later have no tensor-core path below (Turing, Volta): torch's products are faster there."""
+
+def capability(device: torch.device) -> int:
+    """Compute capability of a GPU, 90 for 9.0."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def interpreting() -> bool:
@@ -34,8 +38,7 @@ def why_not_triton(tensor: Tensor) -> str | None:
         return None
     if tensor.device.type != "cuda" or torch.version.hip is not None:
         return f"an NVIDIA GPU, not {describe(tensor)}"
-    capability = torch.cuda.get_device_capability(tensor.device)
-    if capability < LEAST_CAPABILITY:
-        least, found = (".".join(map(str, pair)) for pair in (LEAST_CAPABILITY, capability))
-        return f"compute capability {least} or more, not {found}"
+    found = capability(tensor.device)
+    if found < LEAST_CAPABILITY:
+        return f"compute capability {LEAST_CAPABILITY / 10} or more, not {found / 10}"
     return None

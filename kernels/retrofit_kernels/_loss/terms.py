@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from retrofit_kernels._operands import Operands, Queries, Settings
-from retrofit_kernels._pairs import PADDING, without_repeats
-from retrofit_kernels._problem import Columns, Placed, Problem, Rows, Term
-from retrofit_kernels._rowwise import inverse_norms, prefix_products
+from retrofit_kernels._loss.operands import Operands, Queries, Settings
+from retrofit_kernels._loss.problem import Columns, Placed, Problem, Rows, Term
+from retrofit_kernels._loss.rowwise import inverse_norms, prefix_products
+from retrofit_kernels._shared.pairs import PADDING, without_repeats
 from retrofit_kernels.options import Threshold
 
 

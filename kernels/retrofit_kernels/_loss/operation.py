@@ -9,10 +9,10 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from retrofit_kernels._contrast import contrast
-from retrofit_kernels._flat_settings import flatten, unflatten
-from retrofit_kernels._gradients import Wanted
-from retrofit_kernels._operands import Documents, Operands, Queries, Settings
+from retrofit_kernels._loss.engine import contrast
+from retrofit_kernels._loss.flat_settings import flatten, unflatten
+from retrofit_kernels._loss.gradients import Wanted
+from retrofit_kernels._loss.operands import Documents, Operands, Queries, Settings
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 

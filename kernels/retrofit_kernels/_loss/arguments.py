@@ -9,8 +9,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from retrofit_kernels._backend import why_not_triton
-from retrofit_kernels._checks import (
+from retrofit_kernels._shared.backend import why_not_triton
+from retrofit_kernels._shared.checks import (
     check_bytes,
     check_embeddings,
     check_floats,
@@ -19,7 +19,7 @@ from retrofit_kernels._checks import (
     check_together,
     describe,
 )
-from retrofit_kernels._pairs import PADDING, as_rows
+from retrofit_kernels._shared.pairs import PADDING, as_rows
 from retrofit_kernels.options import (
     Backend,
     ContrastiveOptions,

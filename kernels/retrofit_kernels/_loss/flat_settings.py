@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from retrofit_kernels._operands import Settings
+from retrofit_kernels._loss.operands import Settings
 from retrofit_kernels.options import Precision, Reduction, Rule, Threshold
 
 

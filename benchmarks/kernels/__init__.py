@@ -1,0 +1,1 @@
+"""Contrastive loss and nearest neighbours against the other implementations that are installed."""

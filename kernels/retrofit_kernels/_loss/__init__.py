@@ -1,0 +1,1 @@
+"""The contrastive loss behind `contrastive` and `distributed`."""

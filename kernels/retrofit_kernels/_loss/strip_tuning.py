@@ -1,0 +1,53 @@
+"""Tiles found by timing, instead of those of the table."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+
+from retrofit_kernels._loss.strip_kernel import strip
+from retrofit_kernels.configs import StripConfig, candidates
+
+TUNED_SLOT = 64
+"""Columns per slot of the partial sums while the tile's width is being tuned: the least width."""
+
+
+@cache
+def capability(device: torch.device) -> int:
+    """Compute capability, 90 for 9.0."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@cache
+def tuned_strip() -> Any:
+    """The kernel that is timed at its first use with each set of dtypes, dimensions and precision."""
+    tried = {config for itemsize in (2, 4) for config in candidates(90, itemsize)}
+    configs = [
+        triton.Config(
+            {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k},
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
+        )
+        for config in sorted(tried, key=str)
+    ]
+    prune = {"early_config_prune": fitting}
+    key = ["PREFIXES", "GUIDE_DIMENSION", "PRECISION"]
+    return triton.autotune(configs, key, prune_configs_by=prune, cache_results=True)(strip)
+
+
+def fitting(configs: list[Any], arguments: dict[str, Any], **_: Any) -> list[Any]:
+    """The configurations that the GPU has the shared memory for."""
+    rows = arguments["rows"]
+    tiles = set(candidates(capability(rows.device), rows.element_size()))
+    return [config for config in configs if _tile(config) in tiles]
+
+
+def _tile(config: Any) -> StripConfig:
+    sizes = config.kwargs
+    return StripConfig(
+        sizes["BLOCK_M"], sizes["BLOCK_N"], sizes["BLOCK_K"], config.num_warps, config.num_stages
+    )

@@ -1,0 +1,1 @@
+"""Used by the loss and the search."""

@@ -1,0 +1,210 @@
+"""What the contrastive loss's Triton kernels need on GPUs that are not there: ``python strip_resources.py``.
+
+Prints one JSON object: registers, spills and so on of each case. ``--write`` puts it into golden/strip.json,
+in place of what was there for this version of Triton. The launcher itself is run, on CPU tensors, up to the
+launch: what is compiled is what would be launched. TRITON_INTERPRET must be unset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import triton
+from ahead_of_time import compile_kernel
+from retrofit_kernels._loss import strip_triton
+from retrofit_kernels._loss.problem import Columns, Rows, Term
+from retrofit_kernels.configs import SHARED_MEMORY, strip_config
+
+GOLDEN = Path(__file__).parent / "golden" / "strip.json"
+VERSION = ".".join(triton.__version__.split(".")[:2])
+ARCHITECTURES = [capability for capability in SHARED_MEMORY if capability >= 80]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+TYPES = {
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.float32: "*fp32",
+    torch.int32: "*i32",
+    torch.int8: "*i8",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel as it is launched.
+
+    Attributes:
+        capability: 80 for sm_80.
+        masks: "plain", "ids", or the heaviest of its kind: "masked", "guided", "nested".
+        launch: "fill", "sums" (nothing stored), "largest" or "mix".
+        dtype: of the embeddings.
+        dimension: of the embeddings.
+        precision: of products of fp32.
+        rows: of the strip; Triton makes other code where a number is 1 or no multiple of 16.
+        columns: of the strip.
+        padding: room between the rows of the strip.
+    """
+
+    capability: int
+    masks: str
+    launch: str = "fill"
+    dtype: str = "bf16"
+    dimension: int = 768
+    precision: str = "tf32"
+    rows: int = 256
+    columns: int = 512
+    padding: int = 0
+
+    def __str__(self) -> str:
+        precision = f" {self.precision}" if self.dtype == "fp32" else ""
+        sizes = f"{self.rows}x{self.columns}+{self.padding}x{self.dimension}"
+        return f"sm_{self.capability} {self.masks} {self.launch} {self.dtype}{precision} {sizes}"
+
+
+def all_cases() -> list[Case]:
+    """Every kind of the table on every architecture; dtypes and dimensions are spread over the kinds."""
+    found = []
+    for capability in ARCHITECTURES:
+        found += [Case(capability, masks) for masks in ("plain", "ids", "masked", "guided", "nested")]
+        found += [Case(capability, "plain", launch) for launch in ("sums", "largest")]
+        found += [Case(capability, "nested", launch) for launch in ("largest", "mix")]
+        found += [Case(capability, "plain", dtype="fp16", dimension=384)]
+        found += [Case(capability, "masked", dtype="fp16", dimension=1024)]
+        found += [Case(capability, "guided", dtype="fp32")]
+        found += [Case(capability, "masked", dtype="fp32", dimension=384, precision="ieee")]
+        found += [Case(capability, "plain", dtype="fp32", dimension=384, precision="tf32x3")]
+    found += [Case(80, "nested", launch, rows=1, columns=1) for launch in ("fill", "largest", "mix")]
+    found += [Case(90, "guided", dimension=100), Case(80, "plain", dimension=100)]
+    for masks in ("plain", "guided"):
+        found += [Case(90, masks, rows=1000, columns=1001, padding=padding) for padding in (0, 7)]
+    return found
+
+
+def few_cases() -> list[Case]:
+    """Enough to see that another version of Triton makes usable code."""
+    return [
+        Case(capability, masks)
+        for capability in (80, 90, 100)
+        for masks in ("plain", "ids", "guided", "nested")
+    ]
+
+
+def make_term(case: Case) -> Term:
+    """Operands of the sizes' divisibility that training has; their values do not matter."""
+    rows, columns = case.rows, case.columns
+    left = torch.zeros(rows, case.dimension, dtype=DTYPES[case.dtype])
+    right = left.new_zeros(columns, case.dimension)
+    own = torch.zeros(rows, 1, dtype=torch.int64)
+    if case.masks == "plain":
+        return Term(Rows(left, own), Columns(right), torch.ones(()), (case.dimension,))
+    prefixes = (case.dimension,)
+    if case.masks == "nested":
+        prefixes = tuple(prefix for prefix in (128, 256, 512) if prefix < case.dimension) + prefixes
+    ids = torch.zeros(rows, 4, dtype=torch.int64), torch.zeros(columns, 2, dtype=torch.int64)
+    if case.masks == "ids":
+        return Term(Rows(left, own, ids[0]), Columns(right, ids[1]), torch.ones(()), prefixes)
+    guided, nested = case.masks != "masked", case.masks == "nested"
+    one = Rows(
+        left,
+        own,
+        ids=ids[0],
+        groups=own[:, 0],
+        owner=own[:, 0],
+        threshold=torch.zeros(len(prefixes), rows),
+        guide=left[:, :384] if guided else None,
+        guide_threshold=torch.zeros(rows) if guided else None,
+        inverse_norms=torch.zeros(len(prefixes), rows) if nested else None,
+    )
+    other = Columns(
+        right,
+        ids=ids[1],
+        groups=torch.zeros(columns, dtype=torch.int64),
+        owners=torch.zeros(columns, dtype=torch.int64),
+        guide=right[:, :384] if guided else None,
+        inverse_norms=torch.zeros(len(prefixes), columns) if nested else None,
+    )
+    return Term(one, other, torch.ones(()), prefixes)
+
+
+class Recorder:
+    """Stands in for a kernel and takes down what it is launched with."""
+
+    def __init__(self, kernel: triton.JITFunction) -> None:
+        self.kernel, self.launches = kernel, []
+
+    def __getitem__(self, grid: object):
+        return lambda *arguments, **named: self.launches.append(
+            {**dict(zip(self.kernel.arg_names, arguments, strict=False)), **named}
+        )
+
+
+def measure(case: Case) -> dict[str, int]:
+    """Compile what the launcher would launch, and count."""
+    recorders = {name: Recorder(getattr(strip_triton, name)) for name in ("strip", "mix")}
+    originals = {name: recorder.kernel for name, recorder in recorders.items()}
+    configure = strip_triton._config
+    try:
+        for name, recorder in recorders.items():
+            setattr(strip_triton, name, recorder)
+        strip_triton._config = lambda columns, *wanted: strip_config(
+            case.capability, columns.shape[1], columns.element_size(), *wanted
+        )
+        strips = strip_triton.TritonStrips(make_term(case), case.precision)
+        preferred = torch.zeros(len(strips.term.prefixes), case.rows)
+        entries = torch.zeros(*preferred.shape, case.columns + case.padding, dtype=strips.dtype)
+        entries = entries[:, :, : case.columns]
+        strips.fill(0, case.rows, preferred, None if case.launch == "sums" else entries)
+        if case.launch == "mix":
+            strips.mix(0, case.rows, entries, preferred, preferred)
+    finally:
+        strip_triton._config = configure
+        for name, kernel in originals.items():
+            setattr(strip_triton, name, kernel)
+    recorder = recorders["mix" if case.launch == "mix" else "strip"]
+    return asdict(_compile(recorder.kernel, recorder.launches[0 if case.launch == "largest" else -1], case))
+
+
+def _compile(kernel: triton.JITFunction, launch: dict[str, object], case: Case):
+    """As the launch would specialise it: aligned pointers, integers divisible by 16, and those that are 1."""
+    signature, constants, aligned = {}, {}, []
+    for name in kernel.arg_names:
+        value = launch[name]
+        if isinstance(value, torch.Tensor):
+            signature[name] = TYPES[value.dtype]
+            aligned += [name] * (value.data_ptr() % 16 == 0)
+        elif name.isupper() or value is None or value == 1:
+            constants[name] = value
+        else:
+            signature[name] = "i32" if value < 1 << 31 else "i64"
+            aligned += [name] * (value % 16 == 0)
+    return compile_kernel(
+        kernel, signature, constants, case.capability, divisible_by_16=aligned,
+        num_warps=launch["num_warps"], num_stages=launch.get("num_stages", 3),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measure all cases, or few."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--few", action="store_true", help="only what other versions are tested with")
+    parser.add_argument("--write", action="store_true", help="write the golden file")
+    arguments = parser.parse_args()
+    cases = few_cases() if arguments.few else all_cases()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = dict(zip(map(str, cases), pool.map(measure, cases), strict=True))
+    if arguments.write:
+        golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        golden[VERSION] = found
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
+    json.dump({"version": VERSION, "cases": found}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
