@@ -19,9 +19,8 @@ from retrofit_kernels._shared.checks import (
     check_bytes,
     check_embeddings,
     check_floats,
-    check_integers,
+    check_matching,
     check_same_dimension,
-    check_together,
     compute_dtype,
 )
 
@@ -173,12 +172,10 @@ def _check(queries: Tensor, corpus: Tensor, k: int, options: NeighbourOptions) -
     if not 1 <= k <= documents:
         raise ValueError(f"k must be from 1 to {documents}, the number of documents in corpus, not {k}")
     check_bytes("strip_bytes", options.strip_bytes)
-    if check_together(query_ids=options.query_ids, corpus_ids=options.corpus_ids):
-        check_integers("query_ids", options.query_ids, ((rows,), (rows, -1)), where)
-        check_integers("corpus_ids", options.corpus_ids, ((documents,),), where)
-    if check_together(query_groups=options.query_groups, corpus_groups=options.corpus_groups):
-        check_integers("query_groups", options.query_groups, ((rows,),), where)
-        check_integers("corpus_groups", options.corpus_groups, ((documents,),), where)
+    ids = "query_ids", options.query_ids, ((rows,), (rows, -1))
+    check_matching(ids, ("corpus_ids", options.corpus_ids, ((documents,),)), where)
+    groups = "query_groups", options.query_groups, ((rows,),)
+    check_matching(groups, ("corpus_groups", options.corpus_groups, ((documents,),)), where)
     if options.ceiling is not None:
         check_floats("ceiling", options.ceiling, ((rows,),), where)
     _check_backend(queries, corpus, k, options)

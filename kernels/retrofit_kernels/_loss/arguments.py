@@ -15,8 +15,8 @@ from retrofit_kernels._shared.checks import (
     check_embeddings,
     check_floats,
     check_integers,
+    check_matching,
     check_same_dimension,
-    check_together,
     describe,
 )
 from retrofit_kernels._shared.pairs import PADDING, as_rows
@@ -109,12 +109,10 @@ def checked_positives(positives: Tensor | None, queries: Tensor, documents: Tens
 
 def _check_tensors(queries: Tensor, documents: Tensor, options: ContrastiveOptions) -> None:
     rows, columns, device = len(queries), len(documents), queries.device
-    if check_together(query_ids=options.query_ids, document_ids=options.document_ids):
-        check_integers("query_ids", options.query_ids, ((rows,), (rows, -1)), device)
-        check_integers("document_ids", options.document_ids, ((columns,),), device)
-    if check_together(query_groups=options.query_groups, document_groups=options.document_groups):
-        check_integers("query_groups", options.query_groups, ((rows,),), device)
-        check_integers("document_groups", options.document_groups, ((columns,),), device)
+    ids = "query_ids", options.query_ids, ((rows,), (rows, -1))
+    check_matching(ids, ("document_ids", options.document_ids, ((columns,),)), device)
+    groups = "query_groups", options.query_groups, ((rows,),)
+    check_matching(groups, ("document_groups", options.document_groups, ((columns,),)), device)
     if options.owners is not None:
         check_integers("owners", options.owners, ((columns,),), device)
     if options.weights is not None:

@@ -14,7 +14,8 @@ from retrofit_kernels._loss.mix_kernel import mix
 from retrofit_kernels._loss.problem import Filled, Term
 from retrofit_kernels._loss.strip_kernel import strip
 from retrofit_kernels._loss.strip_masks import Masks, masks_of
-from retrofit_kernels._loss.strip_tuning import TUNED_SLOT, capability, tuned_strip
+from retrofit_kernels._loss.strip_tuning import TUNED_SLOT, tuned_strip
+from retrofit_kernels._shared.backend import capability
 from retrofit_kernels.configs import Kind, StripConfig, autotuning, strip_config
 
 GROUP = 8

@@ -5,21 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import torch
 import triton
 
 from retrofit_kernels._loss.strip_kernel import strip
+from retrofit_kernels._shared.backend import capability
 from retrofit_kernels.configs import StripConfig, candidates
 
 TUNED_SLOT = 64
 """Columns per slot of the partial sums while the tile's width is being tuned: the least width."""
-
-
-@cache
-def capability(device: torch.device) -> int:
-    """Compute capability, 90 for 9.0."""
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
 
 
 @cache

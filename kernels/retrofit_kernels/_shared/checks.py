@@ -52,6 +52,15 @@ def check_integers(name: str, value: object, shapes: Shapes, device: torch.devic
     _check_shape(name, tensor, shapes, device)
 
 
+def check_matching(
+    left: tuple[str, object, Shapes], right: tuple[str, object, Shapes], device: torch.device
+) -> None:
+    """Raise unless both (name, value, allowed shapes) are int64 tensors on `device`, or both are None."""
+    if check_together(**{left[0]: left[1], right[0]: right[1]}):
+        check_integers(*left, device)
+        check_integers(*right, device)
+
+
 def check_floats(name: str, value: object, shapes: Shapes, device: torch.device) -> None:
     """Raise unless `value` is a floating-point tensor of an allowed shape on `device`."""
     tensor = _tensor(name, value)
