@@ -88,15 +88,24 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    status = Path("/proc/self/status")
-    if status.exists():
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS", status)
-        call()
-        return _status("VmHWM", status) - before
-    before = _maxrss()
+    before = start_peak()
     call()
-    return _maxrss() - before
+    return process_peak() - before
+
+
+def start_peak() -> int:
+    """Forgets this process' peak of resident memory, where that is possible; returns what is resident."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return _maxrss()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS", status)
+
+
+def process_peak() -> int:
+    """Bytes that were resident at most since `start_peak`."""
+    status = Path("/proc/self/status")
+    return _status("VmHWM", status) if status.exists() else _maxrss()
 
 
 def _status(field: str, status: Path) -> int:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.model.lora import LoraOptions, add_lora
+from lit_retrofit.model.frozen import FrozenPrefix
+from lit_retrofit.model.lora import LoraOptions, add_lora, find_blocks
 from lit_retrofit.model.pooling import POOLING, PoolingName
 from lit_retrofit.model.source import read_settings, resolve_model
+from lit_retrofit.model.states import TokenStates
 from lit_retrofit.model.tokenizer import Role, RoleTokenizer
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,10 @@ class EncoderOptions:
         dropout: replaces every dropout probability of the backbone; 0 is usual for a retrofit of few
             epochs, and faster.
         freeze_embeddings: keep the token embeddings as they are (full fine-tuning; LoRA always does).
+        freeze_layers: keep this many of the lowest blocks as they are, and the embeddings with them (full
+            fine-tuning; for LoRA see its `top_layers`). They are then computed once per text and step.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        compile: torch.compile the backbone. Its first steps take minutes; texts are then padded.
         lora: adapters; without them all weights are trained.
         trust_remote_code: run code that the model's repository brings. Leave off unless you read it.
     """
@@ -45,7 +50,9 @@ class EncoderOptions:
     document_max_length: int | None = None
     dropout: float | None = None
     freeze_embeddings: bool = False
+    freeze_layers: int = 0
     gradient_checkpointing: bool = False
+    compile: bool = False
     lora: LoraOptions | None = None
     trust_remote_code: bool = False
 
@@ -67,6 +74,10 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.options = options
         self.normalise = normalise
+        self.frozen = FrozenPrefix.of(backbone)
+        self.states = TokenStates(backbone, _first_position(backbone), not options.compile)
+        if options.compile:
+            self.backbone.compile(dynamic=True)
         self.train()
 
     @property
@@ -89,7 +100,7 @@ class Encoder(nn.Module):
         Returns:
             (texts, dimension) float32, of length one where the model normalises.
         """
-        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = self.states(self.backbone, input_ids, attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):
             # Half precision is widened; float64 stays what it is.
             hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
@@ -153,12 +164,17 @@ def _length(field: str, asked: int | None, own: int, limit: int) -> int:
 
 
 def _max_length(backbone: Any, tokenizer: Any) -> int:
-    """RoBERTa's positions start at padding_idx + 1, so it takes that many fewer than its table has."""
     positions = getattr(backbone.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return positions - _first_position(backbone)
+
+
+def _first_position(backbone: Any) -> int:
+    """RoBERTa's positions start at padding_idx + 1, so it takes that many fewer than its table has."""
+    if hasattr(backbone, "get_base_model"):  # peft's wrapper
+        backbone = backbone.get_base_model()
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
-    offset = 0 if padding is None else padding + 1
-    return positions - offset
+    return 0 if padding is None else padding + 1
 
 
 def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
@@ -203,9 +219,22 @@ def _trainable(backbone: Any, options: EncoderOptions) -> Any:
         backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if options.freeze_embeddings:
         backbone.get_input_embeddings().requires_grad_(False)
+    if options.freeze_layers:
+        _freeze_layers(backbone, options.freeze_layers)
     # Unused by every pooling here; left trainable, it would wait for a gradient that never comes.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler.requires_grad_(False)
     if options.lora is not None:
         backbone = add_lora(backbone, options.lora)
     return backbone
+
+
+def _freeze_layers(backbone: Any, count: int) -> None:
+    """Freezes the lowest blocks and all that comes before them."""
+    name, blocks = find_blocks(backbone)
+    if not 0 <= count < len(blocks):
+        raise UserError(f"freeze_layers: {count} of {len(blocks)} blocks; give 0 to {len(blocks) - 1}")
+    for parameter_name, parameter in backbone.named_parameters():
+        if parameter_name.startswith(f"{name}.{count}."):
+            return
+        parameter.requires_grad_(False)

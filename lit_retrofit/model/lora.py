@@ -52,6 +52,8 @@ def add_lora(backbone: nn.Module, options: LoraOptions) -> nn.Module:
     """
     from peft import LoraConfig, get_peft_model
 
+    from lit_retrofit.model.merged_lora import MergedLoraLinear
+
     if options.r < 1:
         raise UserError(f"lora.r is {options.r}; the rank must be at least 1")
     if not 0 <= options.dropout < 1:
@@ -77,4 +79,5 @@ def add_lora(backbone: nn.Module, options: LoraOptions) -> nn.Module:
     config = LoraConfig(
         r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets, **chosen
     )
+    config._register_custom_module({nn.Linear: MergedLoraLinear})  # peft's way to give it a layer of one's own
     return get_peft_model(backbone, config)

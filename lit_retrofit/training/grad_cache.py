@@ -4,20 +4,23 @@ Gradient caching (Gao et al., arXiv 2101.06983) embeds a step's micro-batches wi
 the loss over all embeddings, and embeds them again, micro-batch by micro-batch, to propagate the
 cached gradient. Here as many micro-batches as a budget allows keep their graph, and only the rest is
 embedded twice: with room for all it is plain training, with room for none it is gradient caching.
+The order of every sum is the same for every budget, and so, to the last bit, is the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_retrofit.data.batching import TokenBatch
+from lit_retrofit.model.frozen import FrozenPrefix, Recorded
+from lit_retrofit.training.graph_budget import GraphBudget, GraphSize, is_out_of_memory
 
-Encode = Callable[[Tensor, Tensor], Tensor]
+Encode = Callable[[TokenBatch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,58 +43,155 @@ class RandomState:
             torch.cuda.set_rng_state(self.device, device)
 
 
+@dataclass
+class _Embedded:
+    """A micro-batch and what its second pass begins with.
+
+    Attributes:
+        micro_batch: the texts.
+        state: the random state before it.
+        embeddings: with their graph, while it is kept.
+        frozen: the output of the frozen blocks, where it is kept.
+    """
+
+    micro_batch: TokenBatch
+    state: RandomState
+    embeddings: Tensor | None = None
+    frozen: Recorded | None = None
+
+
 class CachedEmbeddings:
     """The embeddings of one step's texts, and what is needed to send their gradient back.
 
     Args:
-        encode: (input_ids, attention_mask) → (texts, dimension).
+        encode: a micro-batch → (texts, dimension).
         micro_batches: together they hold every row once.
         texts: how many rows.
-        kept_tokens: padded tokens whose graphs may be kept; the rest is embedded again in `backward`.
+        budget: bytes of graphs that may be kept; the rest is embedded again in `backward`. The graph of
+            the micro-batch at work comes on top.
+        parameters: that `encode` trains.
+        prefix: the encoder's frozen blocks; run once if their output takes at most half of the budget.
 
     Attributes:
         leaf: (texts, dimension) float32. Compute the loss on it and call `loss.backward()` (or
             whatever scales and divides the loss), then `backward()` of this object.
+        kept_bytes: of the graphs that are kept.
         recomputed_tokens: padded tokens that `backward` embeds a second time.
     """
 
     def __init__(
-        self, encode: Encode, micro_batches: Sequence[TokenBatch], texts: int, kept_tokens: int
+        self,
+        encode: Encode,
+        micro_batches: Sequence[TokenBatch],
+        texts: int,
+        budget: GraphBudget,
+        parameters: Iterable[nn.Parameter],
+        prefix: FrozenPrefix | None = None,
     ) -> None:
         self._encode = encode
-        self._pending: list[tuple[TokenBatch, Tensor | RandomState]] = []
-        self.recomputed_tokens = 0
+        self._budget = budget
+        self._parameters = list(parameters)
+        self._weights = frozenset(p.untyped_storage().data_ptr() for p in self._parameters)
+        self._pending: list[_Embedded] = []
+        self._bytes_per_token = 0.0
+        self._prefix = prefix
+        self._limit = self._room_for_graphs(micro_batches)
+        self.kept_bytes = 0
         leaf = None
         for micro_batch in micro_batches:
-            size = micro_batch.input_ids.numel()
-            keep = torch.is_grad_enabled() and size <= kept_tokens
-            embeddings = self._embed(micro_batch, keep)
-            kept_tokens -= size if keep else 0
+            embeddings = self._embed(micro_batch)
             if leaf is None:
                 leaf = embeddings.new_empty((texts, embeddings.shape[1]))
-            leaf.index_copy_(0, micro_batch.rows, embeddings.detach())
+            leaf.index_copy_(0, micro_batch.rows, embeddings)
         if leaf is None:
             raise ValueError("micro_batches is empty: there is nothing to embed")
         self.leaf = leaf.requires_grad_(torch.is_grad_enabled())
 
-    def _embed(self, micro_batch: TokenBatch, keep: bool) -> Tensor:
-        if not torch.is_grad_enabled():
-            return self._encode(micro_batch.input_ids, micro_batch.attention_mask)
-        if keep:
-            embeddings = self._encode(micro_batch.input_ids, micro_batch.attention_mask)
-            self._pending.append((micro_batch, embeddings))
-            return embeddings
-        state = RandomState.capture(micro_batch.input_ids.device)
-        self._pending.append((micro_batch, state))
-        self.recomputed_tokens += micro_batch.input_ids.numel()
-        with torch.no_grad():
-            return self._encode(micro_batch.input_ids, micro_batch.attention_mask)
+    @property
+    def recomputed_tokens(self) -> int:
+        """Padded tokens whose graphs are not kept."""
+        lost = (step.micro_batch for step in self._pending if step.embeddings is None)
+        return sum(micro_batch.input_ids.numel() for micro_batch in lost)
 
-    def backward(self, context: Callable[[], AbstractContextManager] = nullcontext) -> None:
+    def release(self) -> None:
+        """Lets go of all that is kept after memory ran out, and lowers the budget for all steps to come."""
+        self._budget.lower(self.kept_bytes)
+        for step in self._pending:
+            step.embeddings = step.frozen = None
+        self.kept_bytes = self._limit = 0
+        self._prefix = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _room_for_graphs(self, micro_batches: Sequence[TokenBatch]) -> int:
+        """Bytes; the frozen blocks' output comes first, for it saves more time per byte than a graph."""
+        if not micro_batches or not torch.is_grad_enabled():
+            return 0
+        limit = self._budget.limit(micro_batches[0].input_ids.device)
+        if self._prefix is None:
+            return limit
+        tokens = sum(micro_batch.input_ids.numel() for micro_batch in micro_batches)
+        outputs = tokens * self._prefix.token_bytes
+        if outputs > limit / 2:
+            self._prefix = None
+            return limit
+        return limit - outputs
+
+    def _embed(self, micro_batch: TokenBatch) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._encode(micro_batch)
+        device = micro_batch.input_ids.device
+        step = _Embedded(micro_batch, RandomState.capture(device))
+        self._pending.append(step)
+        if self._fits(micro_batch):
+            embeddings = self._try_with_graph(step)
+            if embeddings is not None:
+                return embeddings.detach()
+            step.state.restore(device)
+        with torch.no_grad():
+            return self._first(step)
+
+    def _first(self, step: _Embedded) -> Tensor:
+        """The first pass over a micro-batch, which notes what the frozen blocks made of it."""
+        if self._prefix is None:
+            return self._encode(step.micro_batch)
+        device = step.micro_batch.input_ids.device
+        with self._prefix.recording(lambda: RandomState.capture(device)) as step.frozen:
+            return self._encode(step.micro_batch)
+
+    def _fits(self, micro_batch: TokenBatch) -> bool:
+        """Whether its graph fits, as the one before lets expect; the first one is tried."""
+        expected = self._bytes_per_token * micro_batch.input_ids.numel()
+        return self._limit > 0 and self.kept_bytes + expected <= self._limit
+
+    def _try_with_graph(self, step: _Embedded) -> Tensor | None:
+        """Embeddings, their graph kept if it fits; None if memory ran out."""
+        try:
+            with GraphSize(self._weights) as size:
+                embeddings = self._first(step)
+        except RuntimeError as error:
+            if not (is_out_of_memory(error) and self._budget.on_trial):
+                raise
+        else:
+            self._bytes_per_token = size.bytes / step.micro_batch.input_ids.numel()
+            if self.kept_bytes + size.bytes <= self._limit:
+                step.embeddings, step.frozen = embeddings, None
+                self.kept_bytes += size.bytes
+            return embeddings
+        self.release()  # here, where the error no longer holds on to what was computed
+        return None
+
+    def backward(
+        self,
+        context: Callable[[], AbstractContextManager] = nullcontext,
+        before_last: Callable[[Tensor], None] | None = None,
+    ) -> None:
         """Sends the leaf's gradient through the encoder. Frees each graph as it goes.
 
         Args:
             context: entered around each second embedding; give the autocast of the first.
+            before_last: called with the last micro-batch's embeddings before their backward: the place to
+                let a distributed strategy synchronise the gradients, once.
 
         Raises:
             RuntimeError: before `loss.backward()`, or a second time.
@@ -100,14 +200,51 @@ class CachedEmbeddings:
             raise RuntimeError("call loss.backward() once before CachedEmbeddings.backward()")
         gradient, self.leaf.grad = self.leaf.grad, None
         after = RandomState.capture(gradient.device)
-        while self._pending:
-            micro_batch, held = self._pending.pop()
-            if isinstance(held, RandomState):
-                held.restore(gradient.device)
-                with context():
-                    embeddings = self._encode(micro_batch.input_ids, micro_batch.attention_mask)
-            else:
-                embeddings = held
-            if embeddings.requires_grad:
-                embeddings.backward(gradient[micro_batch.rows].to(embeddings.dtype))
+        while not self._try_backward(gradient, context, before_last):
+            self.release()
         after.restore(gradient.device)
+        self._pending = []
+        self._budget.end_step()
+
+    def _try_backward(
+        self,
+        gradient: Tensor,
+        context: Callable[[], AbstractContextManager],
+        before_last: Callable[[Tensor], None] | None,
+    ) -> bool:
+        """False if memory ran out: gradients are then as they were."""
+        trial = self._budget.on_trial and any(step.embeddings is not None for step in self._pending)
+        before = [None if p.grad is None else p.grad.clone() for p in self._parameters] if trial else []
+        synchronising = False
+        try:
+            for number in reversed(range(len(self._pending))):
+                embeddings = self._again(self._pending[number], context)
+                if number == 0 and before_last is not None:
+                    synchronising = True
+                    before_last(embeddings)
+                rows = self._pending[number].micro_batch.rows
+                if embeddings.requires_grad:
+                    embeddings.backward(gradient[rows].to(embeddings.dtype))
+                if not trial:
+                    self._pending.pop()
+        except RuntimeError as error:
+            if synchronising or not (trial and is_out_of_memory(error)):
+                raise
+        else:
+            return True
+        for parameter, saved in zip(self._parameters, before, strict=True):
+            parameter.grad = saved
+        return False
+
+    def _again(self, step: _Embedded, context: Callable[[], AbstractContextManager]) -> Tensor:
+        """The micro-batch's embeddings with their graph: the kept one, or computed anew."""
+        if step.embeddings is not None:
+            embeddings, step.embeddings = step.embeddings, None
+            return embeddings
+        device = step.micro_batch.input_ids.device
+        step.state.restore(device)
+        with context():
+            if step.frozen is None or self._prefix is None:
+                return self._encode(step.micro_batch)
+            with self._prefix.replaying(step.frozen, lambda state: state.restore(device)):
+                return self._encode(step.micro_batch)

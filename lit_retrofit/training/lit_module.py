@@ -18,6 +18,7 @@ from lit_retrofit.model.loading import CHECKPOINT_KEY
 from lit_retrofit.model.tokenizer import RoleTokenizer
 from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
 from lit_retrofit.training.grad_cache import CachedEmbeddings
+from lit_retrofit.training.graph_budget import GraphBudget
 from lit_retrofit.training.objective import ContrastiveObjective, ObjectiveOptions
 from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
 
@@ -33,8 +34,9 @@ class Retriever(LightningModule):
         encoder: the model and how it embeds.
         objective: the loss.
         optimizer: AdamW and its schedule.
-        kept_tokens: padded tokens of a step whose graphs are kept in memory. Micro-batches beyond it
-            are embedded twice: less memory, more time, the same gradient. 0 keeps none.
+        graph_memory: gigabytes of memory in which a step may keep the graphs of its micro-batches; unset, a
+            share of what is free at the first step. Micro-batches beyond it are embedded twice: less memory,
+            more time, the same gradient. 0 keeps none.
     """
 
     def __init__(
@@ -42,21 +44,21 @@ class Retriever(LightningModule):
         encoder: EncoderOptions = EncoderOptions(),  # noqa: B008 (frozen)
         objective: ObjectiveOptions = ObjectiveOptions(),  # noqa: B008 (frozen)
         optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
-        kept_tokens: int = 32768,
+        graph_memory: float | None = None,
     ) -> None:
         super().__init__()
         check_options(optimizer)
-        if kept_tokens < 0:
-            raise UserError(f"model.kept_tokens is {kept_tokens}; 0 keeps no graph, more keeps some")
+        if graph_memory is not None and not graph_memory >= 0:
+            raise UserError(f"model.graph_memory is {graph_memory} GB; 0 keeps no graph, more keeps some")
         self.options = {
             "objective": asdict(objective),
             "optimizer": asdict(optimizer),
-            "kept_tokens": kept_tokens,
+            "graph_memory": graph_memory,
         }
         self.encoder = build_encoder(encoder)
         self.objective = ContrastiveObjective(objective)
         self.optimizer_options = optimizer
-        self.kept_tokens = kept_tokens
+        self.graph_budget = GraphBudget(graph_memory)
         self.strict_loading = False  # checkpoints hold the trained weights only
         self._cached: CachedEmbeddings | None = None
 
@@ -80,7 +82,7 @@ class Retriever(LightningModule):
         if self.trainer.world_size > 1:
             raise UserError(
                 f"{self.trainer.world_size} processes: training runs on one device at present; "
-                "set --trainer.devices 1 (kept_tokens and batch_size scale the negatives on it)"
+                "set --trainer.devices 1 (graph_memory and batch_size scale the negatives on it)"
             )
 
     def configure_callbacks(self) -> Sequence[Callback]:
@@ -89,7 +91,14 @@ class Retriever(LightningModule):
 
     def training_step(self, batch: RetrievalBatch, batch_index: int) -> Tensor:
         """The loss over all of the step's queries and documents; `backward` does the rest."""
-        cached = CachedEmbeddings(self.encoder, batch.micro_batches, batch.texts, self.kept_tokens)
+        cached = CachedEmbeddings(
+            self._embed,
+            batch.micro_batches,
+            batch.texts,
+            self.graph_budget,
+            self.encoder.parameters(),
+            self.encoder.frozen,
+        )
         queries, documents = cached.leaf[batch.query_rows], cached.leaf[batch.document_rows]
         output = self.objective(queries, documents, batch.positives, batch.known_positives)
         self._cached = cached
@@ -113,9 +122,12 @@ class Retriever(LightningModule):
         self._cached.backward(context=self.trainer.precision_plugin.train_step_context)
         self._cached = None
 
+    def _embed(self, batch: TokenBatch) -> Tensor:
+        return self.encoder(batch.input_ids, batch.attention_mask)
+
     def validation_step(self, batch: TokenBatch, batch_index: int, dataloader_idx: int = 0) -> Tensor:
         """Embeddings of one micro-batch; the callback collects and measures them."""
-        return self.encoder(batch.input_ids, batch.attention_mask)
+        return self._embed(batch)
 
     test_step = validation_step
     predict_step = validation_step

@@ -286,7 +286,7 @@ def test_a_typo_in_a_file_ends_with_status_2(fit, tmp_path, capsys) -> None:
     (("--model.objective.temperature", "0"), "temperature"),
     (("--model.optimizer.learning_rate", "-1"), "learning_rate"),
     (("--model.optimizer.warmup", "1.5"), "warmup"),
-    (("--model.kept_tokens", "-1"), "kept_tokens"),
+    (("--model.graph_memory", "-1"), "graph_memory"),
     (("--data.options.train", "[missing.jsonl]"), "missing.jsonl"),
     (("--data.options.token_budget", "0"), "token_budget"),
     (("--data.options.validation_share", "1.5"), "validation_share"),
@@ -343,7 +343,7 @@ class AfterClipping(Recorder):
 
 
 def train(
-    folder: Path, files: dict[str, str], kept_tokens: int = 10**6, learn_temperature: bool = False, **options
+    folder: Path, files: dict[str, str], graph_memory: float = 1.0, learn_temperature: bool = False, **options
 ):
     """A run of the modules without the command line; without dropout, with a constant rate."""
     torch.manual_seed(0)
@@ -351,7 +351,7 @@ def train(
         EncoderOptions(str(folder), dropout=0.0),
         ObjectiveOptions(0.1, learn_temperature),
         OptimizerOptions(0.001, schedule="constant", warmup=0.0),
-        kept_tokens=kept_tokens,
+        graph_memory=graph_memory,
     )
     batch_size = options.pop("batch_size", 8)
     data = RetrievalData(
@@ -380,10 +380,10 @@ def plain_gradients(folder: Path, files: dict[str, str], steps: int) -> dict[str
     return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("kept_tokens", [0, 150, 10**6])
+@pytest.mark.parametrize("graph_memory", [0, 5e-4, 1.0])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_trainers_gradient_is_the_plain_one(bert_folder, files, kept_tokens: int, steps: int) -> None:
-    _, recorder = train(bert_folder, files, kept_tokens, accumulate_grad_batches=steps)
+def test_the_trainers_gradient_is_the_plain_one(bert_folder, files, graph_memory: float, steps: int) -> None:
+    _, recorder = train(bert_folder, files, graph_memory, accumulate_grad_batches=steps)
     expected = plain_gradients(bert_folder, files, steps)
     found = recorder.gradients[0]
     assert found.keys() == expected.keys()
@@ -394,17 +394,17 @@ def test_the_trainers_gradient_is_the_plain_one(bert_folder, files, kept_tokens:
 
 def test_double_precision_stays_double(bert_folder, files) -> None:
     first, second = (
-        train(bert_folder, files, kept, precision="64-true")[1].gradients[0] for kept in (0, 10**6)
+        train(bert_folder, files, kept, precision="64-true")[1].gradients[0] for kept in (0, 1.0)
     )
     assert {g.dtype for g in first.values()} == {torch.float64}
     largest = max(g.abs().max() for g in first.values())
     assert max((second[n] - g).abs().max() for n, g in first.items()) < 1e-10 * largest
 
 
-@pytest.mark.parametrize("kept_tokens", [0, 150])
-def test_bf16_mixed_trains_float32_weights(bert_folder, files, kept_tokens: int) -> None:
-    module, recorder = train(bert_folder, files, kept_tokens, precision="bf16-mixed", max_epochs=2)
-    _, all_kept = train(bert_folder, files, 10**6, precision="bf16-mixed", max_epochs=2)
+@pytest.mark.parametrize("graph_memory", [0, 5e-4])
+def test_bf16_mixed_trains_float32_weights(bert_folder, files, graph_memory: float) -> None:
+    module, recorder = train(bert_folder, files, graph_memory, precision="bf16-mixed", max_epochs=2)
+    _, all_kept = train(bert_folder, files, 1.0, precision="bf16-mixed", max_epochs=2)
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert len(recorder.gradients) == len(all_kept.gradients) == 6
     for found, expected in zip(recorder.gradients, all_kept.gradients, strict=True):
@@ -414,7 +414,7 @@ def test_bf16_mixed_trains_float32_weights(bert_folder, files, kept_tokens: int)
 def test_gradients_are_clipped(bert_folder, files) -> None:
     after = AfterClipping()
     _, before = train(
-        bert_folder, files, 150, gradient_clip_val=0.01, callbacks=[after], limit_train_batches=1
+        bert_folder, files, 5e-4, gradient_clip_val=0.01, callbacks=[after], limit_train_batches=1
     )
     assert before.norms[0] > 0.02
     # The gradient is cleared at the beginning of the next step: here it is what the optimizer used.
@@ -422,7 +422,7 @@ def test_gradients_are_clipped(bert_folder, files) -> None:
 
 
 def test_the_temperature_is_learnt(bert_folder, files) -> None:
-    module, recorder = train(bert_folder, files, 150, learn_temperature=True, max_epochs=3)
+    module, recorder = train(bert_folder, files, 5e-4, learn_temperature=True, max_epochs=3)
     assert all(g["objective.log_scale"].abs() > 0 for g in recorder.gradients)
     assert module.objective.temperature != pytest.approx(0.1, rel=1e-3)
     fixed, recorder = train(bert_folder, files, 150)

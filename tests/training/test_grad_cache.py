@@ -12,6 +12,7 @@ from lit_retrofit.data.batching import TokenBatch, make_micro_batches
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.training.grad_cache import CachedEmbeddings
+from lit_retrofit.training.graph_budget import GraphBudget
 from lit_retrofit.training.objective import ContrastiveObjective, ObjectiveOptions
 
 QUERIES = ["word", "the page of the text", "a", "x y z 12", "what is 7?"]
@@ -28,8 +29,9 @@ METHODS = {
     "lora": {"lora": LoraOptions(r=4, alpha=8)},
     "lora, checkpointing": {"lora": LoraOptions(r=4, alpha=8), "gradient_checkpointing": True},
     "lora, top layer": {"lora": LoraOptions(r=4, alpha=8, top_layers=1)},
+    "frozen layer": {"freeze_layers": 1},
 }
-ALL, SOME, NONE = 10**9, 130, 0
+ALL, SOME, NONE = "all graphs", "half of the graphs", "no graph"
 
 
 @pytest.fixture
@@ -45,6 +47,23 @@ def build(model_folder) -> Callable[..., Encoder]:
         return encoder.to(dtype)
 
     return make
+
+
+def engine(
+    encoder: Encoder, batches: Sequence[TokenBatch], kept: str | int, encode: Callable | None = None
+) -> CachedEmbeddings:
+    """The engine with a budget for all graphs, half of them, none, or for so many bytes."""
+    encode = encode or (lambda batch: encoder(batch.input_ids, batch.attention_mask))
+    texts = len(QUERIES) + len(DOCUMENTS)
+
+    def with_budget(gigabytes: float) -> CachedEmbeddings:
+        budget = GraphBudget(gigabytes)
+        return CachedEmbeddings(encode, batches, texts, budget, encoder.parameters(), encoder.frozen)
+
+    if kept == SOME:
+        with torch.random.fork_rng(), torch.enable_grad():
+            kept = with_budget(1e3).kept_bytes // 2
+    return with_budget({ALL: 1e3, NONE: 0.0}.get(kept, kept) if isinstance(kept, str) else kept / 1e9)
 
 
 def tokens(encoder: Encoder) -> list[list[int]]:
@@ -100,9 +119,8 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def cached_gradients(encoder: Encoder, kept: int, loss: Callable[[Tensor], Tensor], budget: int = 37):
-    batches = micro_batches(encoder, budget)
-    cached = CachedEmbeddings(encoder, batches, len(QUERIES) + len(DOCUMENTS), kept)
+def cached_gradients(encoder: Encoder, kept: str, loss: Callable[[Tensor], Tensor], budget: int = 37):
+    cached = engine(encoder, micro_batches(encoder, budget), kept)
     loss(cached.leaf).backward()
     cached.backward()
     return take_gradients(encoder)
@@ -111,14 +129,14 @@ def cached_gradients(encoder: Encoder, kept: int, loss: Callable[[Tensor], Tenso
 @pytest.mark.parametrize("kept", [NONE, SOME, ALL])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
 @pytest.mark.parametrize("method", METHODS)
-def test_equals_the_plain_full_batch(build, method: str, dtype: torch.dtype, kept: int) -> None:
+def test_equals_the_plain_full_batch(build, method: str, dtype: torch.dtype, kept: str) -> None:
     encoder = build(dtype=dtype, **METHODS[method])
     objective = ContrastiveObjective(ObjectiveOptions(0.05, learn_temperature=True)).to(dtype)
     dense_loss(whole_batch(encoder), objective.log_scale.exp()).backward()
     expected = take_gradients(encoder, objective)
     assert "1.log_scale" in expected
 
-    cached = CachedEmbeddings(encoder, micro_batches(encoder), 14, kept)
+    cached = engine(encoder, micro_batches(encoder), kept)
     queries, documents = cached.leaf[:5], cached.leaf[5:]
     unknown = torch.full((5, 1), -1)
     objective(queries, documents, torch.arange(5), unknown).loss.backward()
@@ -149,7 +167,7 @@ def test_any_token_budget(build, budget: int) -> None:
 def test_the_order_of_micro_batches_does_not_matter(build) -> None:
     encoder = build()
     expected = cached_gradients(encoder, SOME, lambda leaf: dense_loss(leaf, 20.0))
-    cached = CachedEmbeddings(encoder, micro_batches(encoder)[::-1], 14, SOME)
+    cached = engine(encoder, micro_batches(encoder)[::-1], SOME)
     dense_loss(cached.leaf, 20.0).backward()
     cached.backward()
     assert_close(take_gradients(encoder), expected, 1e-10)
@@ -158,29 +176,149 @@ def test_the_order_of_micro_batches_does_not_matter(build) -> None:
 def test_keeps_what_fits_and_counts_the_rest(build) -> None:
     encoder = build()
     batches = micro_batches(encoder)
-    sizes = [b.input_ids.numel() for b in batches]
+    tokens_of = [b.input_ids.numel() for b in batches]
     calls: list[bool] = []
 
-    def encode(ids: Tensor, mask: Tensor) -> Tensor:
+    def encode(batch: TokenBatch) -> Tensor:
         calls.append(torch.is_grad_enabled())
-        return encoder(ids, mask)
+        return encoder(batch.input_ids, batch.attention_mask)
 
-    for kept in (0, sizes[0], sizes[0] + sizes[1], sum(sizes) - 1, sum(sizes)):
+    sizes = []  # bytes of the graph of each micro-batch
+    for batch in batches:
+        alone = TokenBatch(batch.input_ids, batch.attention_mask, torch.arange(len(batch.rows)))
+        sizes.append(engine(encoder, [alone], ALL).kept_bytes)
+    assert engine(encoder, batches, ALL).kept_bytes == sum(sizes)
+
+    for limit in (0, sizes[0], sizes[0] + sizes[1], sum(sizes) - 1, 2 * sum(sizes)):
         calls.clear()
-        cached = CachedEmbeddings(encode, batches, 14, kept)
-        graphs = sum(size for size, graph in zip(sizes, calls, strict=True) if graph)
-        assert graphs <= kept
-        assert cached.recomputed_tokens == sum(sizes) - graphs
+        cached = engine(encoder, batches, limit, encode)
+        first = len(calls)
+        assert first == len(batches)
+        assert cached.kept_bytes <= limit
+        kept = sum(tokens_of) - cached.recomputed_tokens
+        assert (kept > 0) == (limit > 0)
+        recomputed = sum(step.embeddings is None for step in cached._pending)
         dense_loss(cached.leaf, 20.0).backward()
         cached.backward()
-        # Kept ones are not embedded again.
-        assert sum(calls[len(batches) :]) == calls[: len(batches)].count(False)
-    assert calls == [True] * len(batches)
+        assert len(calls) - first == recomputed  # kept ones are not embedded again
+    assert recomputed == 0
+
+
+def test_the_size_of_a_graph_is_what_it_keeps(build) -> None:
+    """Against a count of the storages that autograd's nodes hold on to, by walking the graph."""
+    encoder = build()
+    batch = micro_batches(encoder)[0]
+    alone = TokenBatch(batch.input_ids, batch.attention_mask, torch.arange(len(batch.rows)))
+    cached = engine(encoder, [alone], ALL)
+    weights = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    held: dict[int, int] = {}
+    todo, seen = [cached._pending[0].embeddings.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+        for name in dir(node):
+            if name.startswith("_saved_") and isinstance(getattr(node, name), Tensor):
+                storage = getattr(node, name).untyped_storage()
+                if storage.data_ptr() not in weights:
+                    held[storage.data_ptr()] = storage.nbytes()
+    assert held
+    # A node's lists of tensors (the indices of one operation) are not seen by this walk.
+    assert sum(held.values()) <= cached.kept_bytes <= 1.01 * sum(held.values())
+
+
+class Scarce:
+    """An encoder that runs out of memory in the n-th of its calls with a graph."""
+
+    def __init__(self, encoder: Encoder, fails: int, message: str) -> None:
+        self.encoder, self.fails, self.message, self.calls = encoder, fails, message, 0
+
+    def __call__(self, batch: TokenBatch) -> Tensor:
+        self.calls += torch.is_grad_enabled()
+        if torch.is_grad_enabled() and self.calls == self.fails:
+            raise RuntimeError(self.message)
+        return self.encoder(batch.input_ids, batch.attention_mask)
+
+
+@pytest.mark.parametrize("fails", [1, 2, 4, 5, 6])
+def test_out_of_memory_lowers_the_budget_and_repeats_the_work(build, caplog, fails: int) -> None:
+    """In the first pass, and in the second with gradients of an earlier step that must survive."""
+    encoder = build(dropout=0.2)
+    torch.manual_seed(5)
+    for _ in range(2):
+        dense_loss(one_graph(encoder, micro_batches(encoder)), 20.0).backward()
+    expected = take_gradients(encoder)
+
+    torch.manual_seed(5)
+    batches = micro_batches(encoder)
+    scarce = Scarce(encoder, 0, "[enforce fail] DefaultCPUAllocator: can't allocate memory")
+    budget = GraphBudget(engine(encoder, batches, ALL).kept_bytes / 2 / 1e9)
+    torch.manual_seed(5)
+    before = budget.limit(torch.device("cpu"))
+    for step in range(2):
+        scarce.calls, scarce.fails = 0, fails if step == 1 else 0
+        cached = CachedEmbeddings(scarce, batches, 14, budget, encoder.parameters())
+        dense_loss(cached.leaf, 20.0).backward()
+        cached.backward()
+    assert_close(take_gradients(encoder), expected, 1e-10)
+    assert budget.limit(torch.device("cpu")) <= before / 2
+    assert caplog.text.count("out of memory") == 1
+
+
+def test_out_of_memory_later_on_is_an_error(build) -> None:
+    encoder = build()
+    batches, budget = micro_batches(encoder), GraphBudget(1e3)
+    for _ in range(3):
+        cached = CachedEmbeddings(Scarce(encoder, 0, ""), batches, 14, budget, encoder.parameters())
+        dense_loss(cached.leaf, 20.0).backward()
+        cached.backward()
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        CachedEmbeddings(Scarce(encoder, 1, "can't allocate memory"), batches, 14, budget, ())
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(build) -> None:
+    encoder = build()
+    with pytest.raises(RuntimeError, match="shapes"):
+        CachedEmbeddings(
+            Scarce(encoder, 1, "shapes do not match"), micro_batches(encoder), 14, GraphBudget(1e3), ()
+        )
+
+
+@pytest.mark.parametrize("kept", [NONE, SOME])
+@pytest.mark.parametrize("method", ["lora, top layer", "frozen layer"])
+def test_frozen_blocks_run_once(build, method: str, kept: str) -> None:
+    encoder = build(dropout=0.2, **METHODS[method])
+    lower, upper = encoder.backbone.get_submodule(
+        "base_model.model.encoder.layer" if "lora" in method else "encoder.layer"
+    )
+    calls = {"lower": 0, "upper": 0}
+    for name, block in (("lower", lower), ("upper", upper)):
+        block.attention.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+    batches = micro_batches(encoder)
+    torch.manual_seed(5)
+    dense_loss(one_graph(encoder, batches), 20.0).backward()
+    expected = take_gradients(encoder)
+    calls.update(lower=0, upper=0)
+
+    torch.manual_seed(5)
+    texts = len(QUERIES) + len(DOCUMENTS)
+    total = sum(b.input_ids.numel() for b in batches) * encoder.frozen.token_bytes
+    limit = 2 * total if kept == NONE else 3 * total  # half of it is for the blocks' output
+    encode = lambda batch: encoder(batch.input_ids, batch.attention_mask)  # noqa: E731
+    budget = GraphBudget(limit / 1e9)
+    cached = CachedEmbeddings(encode, batches, texts, budget, encoder.parameters(), encoder.frozen)
+    assert cached.recomputed_tokens > 0
+    dense_loss(cached.leaf, 20.0).backward()
+    cached.backward()
+    assert_close(take_gradients(encoder), expected, 1e-10)
+    assert calls["lower"] == len(batches) < calls["upper"]
 
 
 @pytest.mark.parametrize("kept", [NONE, SOME, ALL])
 @pytest.mark.parametrize("method", ["full", "lora", "checkpointing", "lora, checkpointing"])
-def test_dropout_is_replayed(build, method: str, kept: int) -> None:
+def test_dropout_is_replayed(build, method: str, kept: str) -> None:
     encoder = build(dropout=0.2, **METHODS[method])
     batches = micro_batches(encoder)
     torch.manual_seed(5)
@@ -198,10 +336,10 @@ def test_dropout_is_replayed(build, method: str, kept: int) -> None:
 
 
 @pytest.mark.parametrize("kept", [NONE, SOME])
-def test_backward_leaves_the_random_state_alone(build, kept: int) -> None:
+def test_backward_leaves_the_random_state_alone(build, kept: str) -> None:
     """Else the next step would draw the dropout of this one again."""
     encoder = build(dropout=0.2)
-    cached = CachedEmbeddings(encoder, micro_batches(encoder), 14, kept)
+    cached = engine(encoder, micro_batches(encoder), kept)
     dense_loss(cached.leaf, 20.0).backward()
     before = torch.get_rng_state()
     cached.backward()
@@ -216,11 +354,11 @@ def test_bf16_autocast_kept_and_recomputed_are_equal(build, method: str, cache: 
     def autocast():
         return torch.autocast("cpu", torch.bfloat16, cache_enabled=cache)
 
-    def gradients(kept: int) -> dict[str, Tensor]:
+    def gradients(kept: str) -> dict[str, Tensor]:
         torch.manual_seed(5)
         with autocast():
             # Shortest first: with SOME, graphs are kept before and after one that is not.
-            cached = CachedEmbeddings(encoder, micro_batches(encoder, 60)[::-1], 14, kept)
+            cached = engine(encoder, micro_batches(encoder, 60)[::-1], kept)
             loss = dense_loss(cached.leaf, 20.0)
         assert cached.leaf.dtype == torch.float32
         loss.backward()
@@ -232,7 +370,7 @@ def test_bf16_autocast_kept_and_recomputed_are_equal(build, method: str, cache: 
     assert_equal(gradients(SOME), expected)
     # And they are gradients: near those of fp32.
     torch.manual_seed(5)
-    cached = CachedEmbeddings(encoder, micro_batches(encoder, 60)[::-1], 14, ALL)
+    cached = engine(encoder, micro_batches(encoder, 60)[::-1], ALL)
     dense_loss(cached.leaf, 20.0).backward()
     cached.backward()
     assert_close(expected, take_gradients(encoder), 0.2)
@@ -242,36 +380,38 @@ def test_a_graph_kept_after_one_that_is_not_has_its_gradient_under_autocasts_wei
     """The cache must not hand the cast weights of a forward without graph to one with a graph."""
     encoder = build(dtype=torch.float32)
     batches = micro_batches(encoder, 60)
-    sizes = [b.input_ids.numel() for b in batches]
-    small = min(sizes)
-    assert sizes[0] > small
+    with torch.autocast("cpu", torch.bfloat16):
+        smallest = engine(encoder, batches[-1:], ALL).kept_bytes
 
-    def gradients(kept: int) -> dict[str, Tensor]:
+    def gradients(kept: str | int) -> dict[str, Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
-            cached = CachedEmbeddings(encoder, batches, 14, kept)
-        assert cached.recomputed_tokens == (sum(sizes) - small if kept == small else 0)
+            cached = engine(encoder, batches, kept)
+        if kept == smallest:
+            assert [step.embeddings is None for step in cached._pending] == [True] * (len(batches) - 1) + [
+                False
+            ]
         dense_loss(cached.leaf, 20.0).backward()
         cached.backward(lambda: torch.autocast("cpu", torch.bfloat16))
         return take_gradients(encoder)
 
-    assert_equal(gradients(small), gradients(ALL))
+    assert_equal(gradients(smallest), gradients(ALL))
 
 
 @pytest.mark.parametrize("kept", [NONE, SOME, ALL])
-def test_gradients_accumulate(build, kept: int) -> None:
+def test_gradients_accumulate(build, kept: str) -> None:
     encoder = build(lora=LoraOptions(r=4))
     for scale in (20.0, 5.0):
         (dense_loss(whole_batch(encoder), scale) / 2).backward()
     expected = take_gradients(encoder)
     for scale in (20.0, 5.0):
-        cached = CachedEmbeddings(encoder, micro_batches(encoder), 14, kept)
+        cached = engine(encoder, micro_batches(encoder), kept)
         (dense_loss(cached.leaf, scale) / 2).backward()
         cached.backward()
     assert_close(take_gradients(encoder), expected, 1e-10)
 
 
 @pytest.mark.parametrize("kept", [NONE, SOME, ALL])
-def test_a_loss_on_prefixes_of_the_embedding(build, kept: int) -> None:
+def test_a_loss_on_prefixes_of_the_embedding(build, kept: str) -> None:
     def nested(embeddings: Tensor) -> Tensor:
         parts = [nn.functional.normalize(embeddings[:, :width], dim=1) for width in (8, 16, 32)]
         return sum(weight * dense_loss(part, 20.0) for weight, part in zip((1, 0.5, 2), parts, strict=True))
@@ -283,7 +423,7 @@ def test_a_loss_on_prefixes_of_the_embedding(build, kept: int) -> None:
 
 
 @pytest.mark.parametrize("kept", [NONE, SOME, ALL])
-def test_two_forwards_before_a_backward(build, kept: int) -> None:
+def test_two_forwards_before_a_backward(build, kept: str) -> None:
     encoder = build(dropout=0.2)
     batches = micro_batches(encoder)
     torch.manual_seed(5)
@@ -292,7 +432,7 @@ def test_two_forwards_before_a_backward(build, kept: int) -> None:
     expected = take_gradients(encoder)
 
     torch.manual_seed(5)
-    first, second = (CachedEmbeddings(encoder, batches, 14, kept) for _ in range(2))
+    first, second = (engine(encoder, batches, kept) for _ in range(2))
     (dense_loss(first.leaf, 20.0) + 3 * dense_loss(second.leaf, 5.0)).backward()
     first.backward()
     second.backward()
@@ -300,10 +440,10 @@ def test_two_forwards_before_a_backward(build, kept: int) -> None:
 
 
 @pytest.mark.parametrize("kept", [NONE, ALL])
-def test_without_gradients(build, kept: int) -> None:
+def test_without_gradients(build, kept: str) -> None:
     encoder = build().eval()
     with torch.no_grad():
-        cached = CachedEmbeddings(encoder, micro_batches(encoder), 14, kept)
+        cached = engine(encoder, micro_batches(encoder), kept)
         expected = whole_batch(encoder)
     assert not cached.leaf.requires_grad
     assert cached.recomputed_tokens == 0
@@ -312,7 +452,7 @@ def test_without_gradients(build, kept: int) -> None:
 
 @pytest.mark.parametrize("kept", [NONE, SOME, ALL])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
-def test_a_scaled_loss_scales_the_gradient(build, dtype: torch.dtype, kept: int) -> None:
+def test_a_scaled_loss_scales_the_gradient(build, dtype: torch.dtype, kept: str) -> None:
     encoder = build(dtype=dtype)
     dense_loss(whole_batch(encoder), 20.0).backward()
     expected = take_gradients(encoder)
@@ -323,7 +463,7 @@ def test_a_scaled_loss_scales_the_gradient(build, dtype: torch.dtype, kept: int)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
 def test_the_embeddings_are_those_of_the_whole_batch(build, dtype: torch.dtype) -> None:
     encoder = build(dtype=dtype)
-    cached = CachedEmbeddings(encoder, micro_batches(encoder), 14, SOME)
+    cached = engine(encoder, micro_batches(encoder), SOME)
     assert cached.leaf.dtype == dtype
     difference = cached.leaf - whole_batch(encoder)
     assert difference.abs().max() < (1e-12 if dtype == torch.float64 else 1e-5)
@@ -332,8 +472,8 @@ def test_the_embeddings_are_those_of_the_whole_batch(build, dtype: torch.dtype) 
 def test_misuse_is_told(build) -> None:
     encoder = build()
     with pytest.raises(ValueError, match="empty"):
-        CachedEmbeddings(encoder, (), 0, ALL)
-    cached = CachedEmbeddings(encoder, micro_batches(encoder), 14, ALL)
+        CachedEmbeddings(lambda batch: batch.rows, (), 0, GraphBudget(0), ())
+    cached = engine(encoder, micro_batches(encoder), ALL)
     with pytest.raises(RuntimeError, match=r"loss\.backward"):
         cached.backward()
     dense_loss(cached.leaf, 20.0).backward()

@@ -1,0 +1,65 @@
+"""Steps that take turns, and gradients held against those of one graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.kernels.timing import summary
+from benchmarks.training.peers import PEERS, Settings
+from benchmarks.training.worker import Worker
+from lit_retrofit.data.records import Record
+
+WARM_UP = 8
+"""Queries of the first step, which is not counted: it loads what is loaded at first use."""
+
+
+def measure(settings: Settings, peers: list[str], batches: list[list[Record]]) -> dict[str, Any]:
+    """Times, losses and peak memory of one size of batch, by peer."""
+    workers = {peer: Worker(peer, settings) for peer in peers}
+    size = len(batches[0])
+    for worker in workers.values():
+        worker.ask("run", batches[0][:WARM_UP])
+    found: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
+    parts = []
+    for batch in batches[1:]:
+        for peer, worker in workers.items():
+            answer = worker.ask("run", batch)
+            found[peer].append(answer)
+            print(f"{size} pairs, {peer}: {answer['seconds']:.2f} s, loss {answer['loss']:.4f}", flush=True)
+        alone = workers["ours"].ask("parts", batch)
+        parts.append(alone | {"step": found["ours"][-1]["seconds"]})
+    for worker in workers.values():
+        worker.close()
+    return {"peers": {peer: _summary(answers, size) for peer, answers in found.items()}, "parts": parts}
+
+
+def _summary(answers: list[dict[str, float]], size: int) -> dict[str, Any]:
+    times = summary([answer["seconds"] for answer in answers])
+    shares = {name: answers[-1][name] for name in ("padding", "recomputed", "tokens") if name in answers[-1]}
+    return {
+        **times,
+        "pairs_per_second": size / times["median"],
+        "losses": [answer["loss"] for answer in answers],
+        "peak_bytes": max(answer["peak"] for answer in answers),
+        **shares,
+    }
+
+
+def compare_gradients(settings: Settings, batch: list[Record]) -> dict[str, Any]:
+    """Relative distance of each peer's gradients from those of one graph over the whole batch."""
+    answers = {}
+    for peer in PEERS:
+        worker = Worker(peer, settings)
+        answers[peer] = worker.ask("gradients", batch)
+        worker.close()
+    loss, exact = answers.pop("plain")
+    found: dict[str, Any] = {"queries": len(batch), "loss": loss, "peers": {}}
+    norm = sum(float(np.square(g).sum()) for g in exact.values()) ** 0.5
+    for peer, (own_loss, own) in answers.items():
+        if own.keys() != exact.keys():
+            raise RuntimeError(f"{peer} trains other weights: {sorted(own.keys() ^ exact.keys())[:3]}")
+        square = sum(float(np.square(own[name] - g).sum()) for name, g in exact.items())
+        found["peers"][peer] = {"loss": own_loss, "relative_distance": square**0.5 / norm}
+    return found
