@@ -59,11 +59,11 @@ def test_every_option_in_fp32(option_cases, gradients, several):
             assert error(mine, truth) < 3e-6, name
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_combination_of_options(option_cases, gradients, data):
     """fp32, fp16, and bf16 numbers held in fp32; loss and gradients against fp64 of the same numbers."""
-    rows, columns = data.draw(st.integers(1, 40)), data.draw(st.integers(40, 80))
+    rows, columns = data.draw(st.integers(1, 35)), data.draw(st.integers(35, 70))
     dimension, seed = data.draw(st.integers(8, 70)), data.draw(st.integers(0, 99))
     kind = data.draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
     chosen = data.draw(st.lists(st.sampled_from(option_cases.NAMES), unique=True, max_size=5))
@@ -170,7 +170,7 @@ def test_accuracy_and_masked_pairs(option_cases):
     assert_close(outputs[0].accuracy, outputs[1].accuracy)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2)])
 def test_every_option_with_next_to_nothing(option_cases, gradients, rows, columns):
     exact = (
         option_cases.vectors(3, rows, DIMENSION),

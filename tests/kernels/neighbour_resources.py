@@ -60,15 +60,17 @@ def all_cases() -> list[Case]:
                 Case(capability, certified=certified, ids=ids, ceiling=ceiling)
                 for ids, ceiling in ((True, False), (False, True), (False, False))
             ]
-            found += [Case(capability, certified=certified, even=False)]
+            found += [
+                Case(capability, dtype=dtype, certified=certified, even=False) for dtype in ("bf16", "fp32")
+            ]
         found += [Case(capability, "rescore", dtype) for dtype in ITEMSIZES]
         found += [Case(capability, "rescore", even=False)]
     return found
 
 
 def usual_cases() -> list[Case]:
-    """Every type, mode and kernel with all exclusions."""
-    return [case for case in all_cases() if case.ids and case.ceiling and case.even]
+    """Every type, mode and kernel with all exclusions, even and uneven."""
+    return [case for case in all_cases() if case.ids and case.ceiling]
 
 
 def few_cases() -> list[Case]:
@@ -85,7 +87,7 @@ def measure(case: Case) -> dict[str, int]:
 
 
 def _lane_bins(case: Case) -> dict[str, object]:
-    tile = lane_bin_config(divmod(case.capability, 10), ITEMSIZES[case.dtype], 768)
+    tile = lane_bin_config(divmod(case.capability, 10), ITEMSIZES[case.dtype], 768 if case.even else 100)
     names = ["floor", "best", *["query_ids", "id_counts", "document_ids"] * case.ids]
     names += ["second", "lost"] * case.certified
     signature = dict.fromkeys(names, "*i32") | dict.fromkeys(["queries", "documents"], f"*{case.dtype}")

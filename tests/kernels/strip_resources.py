@@ -69,7 +69,7 @@ class Case:
 
 
 def all_cases() -> list[Case]:
-    """Every kind of the table at every usual size and type, every rule alone, every launch, and odd sizes."""
+    """Every kind of the table at every usual size and type, every rule alone, and an odd dimension."""
     found = usual_cases()
     for capability in ARCHITECTURES:
         found += [
@@ -79,6 +79,7 @@ def all_cases() -> list[Case]:
             for dimension in DIMENSIONS
         ]
         found += [Case(capability, masks) for masks in FLAGS if masks not in KINDS]
+        found += [Case(capability, masks, dimension=1000) for masks in KINDS if masks != "ids"]
     return list(dict.fromkeys(found))
 
 
