@@ -112,9 +112,13 @@ def print_resources(
     """The command line of a file of cases: measure one set of them, print the figures, or write them too."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--cases", choices=list(sets), default="usual")
+    parser.add_argument("--names", action="store_true", help="only name the cases")
     parser.add_argument("--write", action="store_true", help="put the figures into the golden file")
     arguments = parser.parse_args()
     cases = sets[arguments.cases]
+    if arguments.names:
+        json.dump([str(case) for case in cases], sys.stdout)
+        return
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         found = dict(zip(map(str, cases), pool.map(measure, cases), strict=True))
     if arguments.write:

@@ -90,6 +90,15 @@ def test_golden_figures_keep_the_limits(name):
         check(cases)
 
 
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_figures_are_of_all_cases(name):
+    names = measure(name, "--cases", "all", "--names")
+    for cases in json.loads(GOLDEN[name].read_text()).values():
+        assert sorted(cases) == sorted(names)
+
+
 def lane_bins(capability, itemsize, dimension=768):
     return lane_bin_config(divmod(capability, 10), itemsize, dimension)
 
