@@ -21,6 +21,7 @@ from retrofit_kernels._shared.checks import (
     check_floats,
     check_matching,
     check_same_dimension,
+    check_type,
     compute_dtype,
 )
 
@@ -164,6 +165,7 @@ def _check(queries: Tensor, corpus: Tensor, k: int, options: NeighbourOptions) -
     check_embeddings("queries", queries)
     check_embeddings("corpus", corpus)
     check_same_dimension("queries", queries, "corpus", corpus)
+    check_type("options", options, NeighbourOptions)
     rows, documents, where = len(queries), len(corpus), queries.device
     if corpus.device not in (where, torch.device("cpu")):
         raise ValueError(f"corpus must be on {where}, as queries are, or on cpu, not on {corpus.device}")

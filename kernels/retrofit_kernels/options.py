@@ -59,8 +59,8 @@ class ContrastiveOptions:
         query_groups: (B,) int64; only documents of its own group (task, language) are a query's negatives.
             Comes together with `document_groups`.
         document_groups: (N,) int64.
-        owners: (N,) int64, the only query that sees the document as a negative, or -1 for a document that
-            all queries see: private hard negatives.
+        owners: (N,) int64, the only query (row) that sees the document as a negative, or -1 for a document
+            that all queries see: private hard negatives.
         false_negatives: leave out candidates that are too similar to the query.
         guide: leave out candidates that another model finds too similar to the query.
         query_to_query: the other queries are negatives too (GTE, arXiv 2308.03281).
@@ -81,7 +81,8 @@ class ContrastiveOptions:
         reduction: "mean" or "sum" over the queries, or "none" for one loss per query. "none" makes the logits
             twice (8u FLOP instead of 6u), for its row weights are known only in backward.
         precision: how fp32 embeddings are multiplied on a GPU: "tf32", "tf32x3" or "ieee" (exact fp32).
-        strip_bytes: memory budget of one strip of logits, in bytes; at least one row is held.
+        strip_bytes: memory budget of one strip of logits, in bytes; at least one row is held. A CPU takes
+            128 MiB and 512 rows at most, for higher strips are no faster there.
         check_finite: refuse embeddings with infinite values or NaN, which costs a pass over them and, on a
             GPU, waits for it.
         backend: "auto" takes Triton on GPUs of compute capability 8.0 or more, for all but fp64, else torch.

@@ -6,17 +6,23 @@ Works with Triton 3.6 to 3.9.
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+VERSION = ".".join(triton.__version__.split(".")[:2])
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SPILL = re.compile(r"\b(?:STL|LDL)\b")
 TENSOR_CORE = re.compile(r"\b(?:HMMA|HGMMA|IMMA|QGMMA|UTC\w*MMA)\b")
@@ -95,6 +101,31 @@ def compile_kernel(
         tensor_core=len(TENSOR_CORE.findall(code)),
         traps=len(TRAP.findall(code)) - len(GUARD.findall(code)),
     )
+
+
+def print_resources(
+    title: str,
+    measure: Callable[[object], dict[str, int]],
+    sets: dict[str, Sequence[object]],
+    golden: Path,
+) -> None:
+    """The command line of a file of cases: measure one set of them, print the figures, or write them too."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--cases", choices=list(sets), default="usual")
+    parser.add_argument("--names", action="store_true", help="only name the cases")
+    parser.add_argument("--write", action="store_true", help="put the figures into the golden file")
+    arguments = parser.parse_args()
+    cases = sets[arguments.cases]
+    if arguments.names:
+        json.dump([str(case) for case in cases], sys.stdout)
+        return
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = dict(zip(map(str, cases), pool.map(measure, cases), strict=True))
+    if arguments.write:
+        figures = json.loads(golden.read_text()) if golden.exists() else {}
+        figures[VERSION] = figures.get(VERSION, {}) | found
+        golden.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    json.dump({"version": VERSION, "cases": found}, sys.stdout)
 
 
 def _output(tool: str, *arguments: str) -> str:

@@ -6,6 +6,8 @@ from unittest import mock
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from retrofit_kernels import ContrastiveOptions, Guide, info_nce
 from retrofit_kernels._loss import strip_triton
 from retrofit_kernels.reference import reference_info_nce
@@ -55,6 +57,37 @@ def test_every_option_in_fp32(option_cases, gradients, several):
         found = gradients(loss_of(info_nce, positives, options), *(operand.float() for operand in exact))
         for mine, truth in zip(found, expected, strict=True):
             assert error(mine, truth) < 3e-6, name
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_combination_of_options(option_cases, gradients, data):
+    """fp32, fp16, and bf16 numbers held in fp32; loss and gradients against fp64 of the same numbers."""
+    rows, columns = data.draw(st.integers(1, 35)), data.draw(st.integers(35, 70))
+    dimension, seed = data.draw(st.integers(8, 70)), data.draw(st.integers(0, 99))
+    kind = data.draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+    chosen = data.draw(st.lists(st.sampled_from(option_cases.NAMES), unique=True, max_size=5))
+    scale = data.draw(st.sampled_from([1.0, 20.0, 50.0]))
+    every = option_cases.option_sets(rows, columns, dimension, seed)
+    merged = {key: value for name in chosen for key, value in every[name].items()}
+    if "prefix_weights" in merged:
+        merged["prefixes"] = every["weighted prefixes"]["prefixes"]
+    held = torch.float16 if kind == torch.float16 else torch.float32
+    sides = (
+        option_cases.vectors(seed + 1, rows, dimension),
+        option_cases.vectors(seed + 2, columns, dimension),
+    )
+    operands = *(side.to(kind).to(held) for side in sides), torch.tensor(scale)
+    exact = gradients(
+        loss_of(reference_info_nce, None, ContrastiveOptions(**merged)), *(x.double() for x in operands)
+    )
+    merged = {key: single(value) for key, value in merged.items()}
+    options = ContrastiveOptions(**merged, backend="triton", precision="ieee")
+    found = gradients(loss_of(info_nce, None, options), *operands)
+    # The interpreter cuts bf16 off instead of rounding it: strips of fp16 embeddings err by up to 2^-7.
+    limits = [2e-5] * 4 if held == torch.float32 else [2e-5, 1.2e-2, 1.2e-2, 1.2e-2]
+    for mine, truth, limit in zip(found, exact, limits, strict=True):
+        assert float((mine.double() - truth).norm()) <= limit * float(truth.norm()) + 1e-7, chosen
 
 
 @pytest.mark.parametrize("temperature", [0.005, 0.02, 1.0])
@@ -135,6 +168,22 @@ def test_accuracy_and_masked_pairs(option_cases):
     ]
     assert outputs[0].masked == outputs[1].masked > 0
     assert_close(outputs[0].accuracy, outputs[1].accuracy)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2)])
+def test_every_option_with_next_to_nothing(option_cases, gradients, rows, columns):
+    exact = (
+        option_cases.vectors(3, rows, DIMENSION),
+        option_cases.vectors(4, columns, DIMENSION),
+        torch.tensor(15.0, dtype=torch.float64),
+    )
+    for name, values in option_cases.option_sets(rows, columns, DIMENSION, 5).items():
+        expected = gradients(loss_of(reference_info_nce, None, ContrastiveOptions(**values)), *exact)
+        values = {key: single(value) for key, value in values.items()}
+        options = ContrastiveOptions(**values, backend="triton", precision="ieee")
+        found = gradients(loss_of(info_nce, None, options), *(operand.float() for operand in exact))
+        for mine, truth in zip(found, expected, strict=True):
+            assert float((mine.double() - truth).norm()) <= 1e-5 * float(truth.norm()) + 1e-9, name
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (0, 3), (1, 1)])

@@ -1,29 +1,23 @@
 """What the contrastive loss's Triton kernels need on GPUs that are not there: ``python strip_resources.py``.
 
 Prints one JSON object: registers, spills and so on of each case. ``--write`` puts it into golden/strip.json,
-in place of what was there for this version of Triton. The launcher itself is run, on CPU tensors, up to the
+among the figures of this version of Triton. The launcher itself is run, on CPU tensors, up to the
 launch: what is compiled is what would be launched. TRITON_INTERPRET must be unset.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import triton
-from ahead_of_time import compile_kernel
+from ahead_of_time import compile_kernel, print_resources
 from retrofit_kernels._loss import strip_triton
 from retrofit_kernels._loss.problem import Columns, Rows, Term
 from retrofit_kernels.configs import SHARED_MEMORY, strip_config
 
 GOLDEN = Path(__file__).parent / "golden" / "strip.json"
-VERSION = ".".join(triton.__version__.split(".")[:2])
 ARCHITECTURES = [capability for capability in SHARED_MEMORY if capability >= 80]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 TYPES = {
@@ -33,6 +27,13 @@ TYPES = {
     torch.int32: "*i32",
     torch.int8: "*i8",
 }
+FLAGS = {name: {name} for name in ("ids", "groups", "owners", "threshold", "guide", "norms", "prefixes")}
+FLAGS |= {"plain": set(), "masked": {"ids", "groups", "owners", "threshold"}}
+FLAGS |= {"guided": FLAGS["masked"] | {"guide"}, "unit": FLAGS["masked"] | {"norms"}}
+FLAGS |= {"nested": FLAGS["guided"] | {"prefixes"}}
+"""Each rule alone, and the heaviest of each kind of the table. "norms": one prefix, made unit vectors."""
+KINDS = ("plain", "ids", "masked", "guided", "nested")
+DIMENSIONS = (384, 768, 1024)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Case:
 
     Attributes:
         capability: 80 for sm_80.
-        masks: "plain", "ids", or the heaviest of its kind: "masked", "guided", "nested".
+        masks: what is masked, one of `FLAGS`.
         launch: "fill", "sums" (nothing stored), "largest" or "mix".
         dtype: of the embeddings.
         dimension: of the embeddings.
@@ -68,10 +69,25 @@ class Case:
 
 
 def all_cases() -> list[Case]:
-    """Every kind of the table on every architecture; dtypes and dimensions are spread over the kinds."""
+    """Every kind of the table at every usual size and type, every rule alone, and an odd dimension."""
+    found = usual_cases()
+    for capability in ARCHITECTURES:
+        found += [
+            Case(capability, masks, dtype=dtype, dimension=dimension)
+            for masks in KINDS
+            for dtype in ("bf16", "fp16")
+            for dimension in DIMENSIONS
+        ]
+        found += [Case(capability, masks) for masks in FLAGS if masks not in KINDS]
+        found += [Case(capability, masks, dimension=1000) for masks in KINDS if masks != "ids"]
+    return list(dict.fromkeys(found))
+
+
+def usual_cases() -> list[Case]:
+    """Every kind on every architecture; dtypes and dimensions are spread over the kinds."""
     found = []
     for capability in ARCHITECTURES:
-        found += [Case(capability, masks) for masks in ("plain", "ids", "masked", "guided", "nested")]
+        found += [Case(capability, masks) for masks in KINDS]
         found += [Case(capability, "plain", launch) for launch in ("sums", "largest")]
         found += [Case(capability, "nested", launch) for launch in ("largest", "mix")]
         found += [Case(capability, "plain", dtype="fp16", dimension=384)]
@@ -100,35 +116,26 @@ def make_term(case: Case) -> Term:
     rows, columns = case.rows, case.columns
     left = torch.zeros(rows, case.dimension, dtype=DTYPES[case.dtype])
     right = left.new_zeros(columns, case.dimension)
+    flags, several = FLAGS[case.masks], "prefixes" in FLAGS[case.masks]
+    prefixes = tuple(prefix for prefix in (128, 256, 512) if several and prefix < case.dimension)
+    prefixes = *prefixes, case.dimension
     own = torch.zeros(rows, 1, dtype=torch.int64)
-    if case.masks == "plain":
-        return Term(Rows(left, own), Columns(right), torch.ones(()), (case.dimension,))
-    prefixes = (case.dimension,)
-    if case.masks == "nested":
-        prefixes = tuple(prefix for prefix in (128, 256, 512) if prefix < case.dimension) + prefixes
-    ids = torch.zeros(rows, 4, dtype=torch.int64), torch.zeros(columns, 2, dtype=torch.int64)
-    if case.masks == "ids":
-        return Term(Rows(left, own, ids[0]), Columns(right, ids[1]), torch.ones(()), prefixes)
-    guided, nested = case.masks != "masked", case.masks == "nested"
-    one = Rows(
-        left,
-        own,
-        ids=ids[0],
-        groups=own[:, 0],
-        owner=own[:, 0],
-        threshold=torch.zeros(len(prefixes), rows),
-        guide=left[:, :384] if guided else None,
-        guide_threshold=torch.zeros(rows) if guided else None,
-        inverse_norms=torch.zeros(len(prefixes), rows) if nested else None,
-    )
-    other = Columns(
-        right,
-        ids=ids[1],
-        groups=torch.zeros(columns, dtype=torch.int64),
-        owners=torch.zeros(columns, dtype=torch.int64),
-        guide=right[:, :384] if guided else None,
-        inverse_norms=torch.zeros(len(prefixes), columns) if nested else None,
-    )
+    one, other = Rows(left, own), Columns(right)
+    if "ids" in flags:
+        one = replace(one, ids=own.new_zeros(rows, 4))
+        other = replace(other, ids=own.new_zeros(columns, 2))
+    if "groups" in flags:
+        one, other = replace(one, groups=own[:, 0]), replace(other, groups=own.new_zeros(columns))
+    if "owners" in flags:
+        one, other = replace(one, owner=own[:, 0]), replace(other, owners=own.new_zeros(columns))
+    if "threshold" in flags:
+        one = replace(one, threshold=torch.zeros(len(prefixes), rows))
+    if "guide" in flags:
+        one = replace(one, guide=left[:, :384], guide_threshold=torch.zeros(rows))
+        other = replace(other, guide=right[:, :384])
+    if several or "norms" in flags:
+        one = replace(one, inverse_norms=torch.zeros(len(prefixes), rows))
+        other = replace(other, inverse_norms=torch.zeros(len(prefixes), columns))
     return Term(one, other, torch.ones(()), prefixes)
 
 
@@ -189,22 +196,6 @@ def _compile(kernel: triton.JITFunction, launch: dict[str, object], case: Case):
     )  # fmt: skip
 
 
-def main() -> None:
-    """Measure all cases, or few."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--few", action="store_true", help="only what other versions are tested with")
-    parser.add_argument("--write", action="store_true", help="write the golden file")
-    arguments = parser.parse_args()
-    cases = few_cases() if arguments.few else all_cases()
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        found = dict(zip(map(str, cases), pool.map(measure, cases), strict=True))
-    if arguments.write:
-        golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-        golden[VERSION] = found
-        GOLDEN.parent.mkdir(exist_ok=True)
-        GOLDEN.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
-    json.dump({"version": VERSION, "cases": found}, sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    sets = {"usual": usual_cases(), "few": few_cases(), "all": all_cases()}
+    print_resources(__doc__, measure, sets, GOLDEN)

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 import torch
 from retrofit_kernels import ContrastiveOptions, Guide, Threshold, info_nce
+from retrofit_kernels._loss import operation
 from retrofit_kernels._shared import backend
 
 Q, D = torch.eye(2, 4), torch.eye(3, 4)
@@ -31,6 +32,7 @@ IDS = torch.arange(3)
         ({"scale": torch.tensor(-2.0)}, ValueError, r"scale .* not -2"),
         ({"scale": torch.ones(1)}, ValueError, r"scale must be a number or a 0-d tensor.*\(1,\)"),
         ({"scale": torch.tensor(2)}, TypeError, r"scale must be floating point.*int64"),
+        ({"scale": True}, TypeError, r"scale must be a number or a 0-d tensor, not bool"),
         ({"scale": "20"}, TypeError, r"scale must be a number or a 0-d tensor, not str"),
         ({"positives": torch.tensor([0, 3])}, ValueError, r"positives must be from 0 to 2 .* 0 … 3"),
         ({"positives": torch.tensor([-1, 1])}, ValueError, r"positives must be from 0 to 2 .* -1 … 1"),
@@ -87,6 +89,28 @@ IDS = torch.arange(3)
         ),
         ({"options": ContrastiveOptions(owners=IDS[:2])}, ValueError, r"owners must have shape \(3,\)"),
         ({"options": ContrastiveOptions(owners=D[0])}, TypeError, r"owners must be torch.int64"),
+        (
+            {"options": ContrastiveOptions(owners=torch.tensor([0, 2, -1]))},
+            ValueError,
+            r"owners must be from 0 to 1 \(rows of queries\), or -1 .* reach -1 … 2",
+        ),
+        (
+            {"options": ContrastiveOptions(owners=torch.tensor([0, -2, -1]))},
+            ValueError,
+            r"owners must be from 0 to 1 .* reach -2 … 0",
+        ),
+        ({"options": {"focal": 1.0}}, TypeError, r"options must be a ContrastiveOptions, not dict"),
+        (
+            {"options": ContrastiveOptions(false_negatives=0.1)},
+            TypeError,
+            r"false_negatives must be a Threshold, not float",
+        ),
+        ({"options": ContrastiveOptions(guide=(Q, D))}, TypeError, r"guide must be a Guide, not tuple"),
+        (
+            {"options": ContrastiveOptions(guide=Guide(Q, D, 0.5))},
+            TypeError,
+            r"guide.threshold must be a Threshold, not float",
+        ),
         ({"options": ContrastiveOptions(weights=IDS[:2])}, TypeError, r"weights must be fp16, bf16, fp32 or"),
         (
             {"options": ContrastiveOptions(weights=-Q[0, :2])},
@@ -132,6 +156,13 @@ IDS = torch.arange(3)
         ({"options": ContrastiveOptions(focal="1")}, TypeError, r"focal must be a number, not str"),
         ({"options": ContrastiveOptions(prefixes=(2, 2))}, ValueError, r"prefixes must ascend .* at most 4"),
         ({"options": ContrastiveOptions(prefixes=(2, 5))}, ValueError, r"prefixes must ascend .* \(2, 5\)"),
+        ({"options": ContrastiveOptions(prefixes=(2.0, 4))}, TypeError, r"prefixes must be a tuple of whole"),
+        ({"options": ContrastiveOptions(prefixes=4)}, TypeError, r"prefixes must be a tuple .*, not 4"),
+        (
+            {"options": ContrastiveOptions(prefixes=(2, 4), prefix_weights=("1", 2))},
+            TypeError,
+            r"prefix_weights must be a tuple of numbers",
+        ),
         ({"options": ContrastiveOptions(prefixes=())}, ValueError, r"prefixes must ascend"),
         ({"options": ContrastiveOptions(prefix_weights=(1.0,))}, ValueError, r"prefixes is None"),
         (
@@ -148,10 +179,13 @@ IDS = torch.arange(3)
         ),
     ],
 )
-def test_wrong_argument_is_named(changes, kind, message):
+def test_wrong_argument_is_named(changes, kind, message, monkeypatch):
+    """In one line, and before anything is computed."""
+    monkeypatch.setattr(operation, "contrast", None)
     arguments = {"queries": Q, "documents": D, "scale": 20.0} | changes
-    with pytest.raises(kind, match=message):
+    with pytest.raises(kind, match=message) as error:
         info_nce(arguments.pop("queries"), arguments.pop("documents"), **arguments)
+    assert "\n" not in str(error.value)
 
 
 def test_right_arguments_pass():

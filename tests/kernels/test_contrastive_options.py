@@ -96,6 +96,38 @@ def test_each_option_alone(gradients, name, several):
     assert torch.equal(found[0], plain[0]) == same, "the option changes nothing here: a test without force"
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("name", NAMES)
+def test_each_option_with_next_to_nothing(gradients, name, rows, columns):
+    options = ContrastiveOptions(**option_sets(rows, columns, DIMENSION, 5)[name])
+    check(gradients, options, rows=rows, columns=columns)
+
+
+@pytest.mark.parametrize("columns", [0, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_each_option_without_queries(gradients, name, columns):
+    options = ContrastiveOptions(**empty_options(option_sets(1, 1, DIMENSION, 5)[name], columns))
+    operands = vectors(1, 0, DIMENSION), vectors(2, columns, DIMENSION), torch.tensor(20.0).double()
+    found = gradients(lambda q, d, s: info_nce(q, d, scale=s, options=options).loss, *operands)
+    assert [tensor.shape for tensor in found[1:]] == [operand.shape for operand in operands]
+    assert all(not tensor.any() for tensor in found)
+
+
+def empty_options(values, columns):
+    """The same for no query."""
+
+    def cut(name, value):
+        if isinstance(value, Guide):
+            return Guide(vectors(1, 0, 6), vectors(2, columns, 6), value.threshold)
+        if not isinstance(value, torch.Tensor):
+            return value
+        if name in ("document_ids", "document_groups"):
+            return torch.zeros(columns).long()
+        return torch.full((columns,), -1) if name == "owners" else value[:0]
+
+    return {name: cut(name, value) for name, value in values.items()}
+
+
 def test_all_options_together(gradients):
     every = option_sets(ROWS, COLUMNS, DIMENSION, 5)
     names = ["ids", "groups", "owners", "margin", "guide", "query_to_query", "document_to_document"]
@@ -129,7 +161,7 @@ def test_any_combination_of_options(gradients, data):
     if data.draw(st.booleans()):
         positives = numbers(seed + 2, rows, data.draw(st.integers(1, 3)), low=-1, high=columns)
         positives[:, 0] = positives[:, 0].clamp(min=0)
-    scale = data.draw(st.sampled_from([1.0, 20.0, 100.0]))
+    scale = data.draw(st.sampled_from([1.0, 20.0, 200.0]))
     with mock.patch.object(strip_torch, "CPU_TILE_BYTES", data.draw(st.sampled_from([1, 1 << 20]))):
         check(
             gradients,

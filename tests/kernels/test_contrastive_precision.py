@@ -33,6 +33,20 @@ def test_no_worse_than_dense_torch_in_the_same_type(embeddings, gradients, dtype
         assert error(mine, truth) <= 2 * error(theirs, truth) + torch.finfo(mine.dtype).eps
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dimension", [33, 100, 1000, 4096])
+def test_dimensions(embeddings, gradients, dimension, dtype):
+    """Up to 4096, and none but the last a multiple of a tile; three-way as above."""
+    documents = embeddings(70, dimension, 1)
+    queries = normalize(documents[:41] + 2 * embeddings(41, dimension, 2), dim=1)
+    rounded = queries.to(dtype), documents.to(dtype), torch.tensor(50.0)
+    found = gradients(lambda q, d, s: info_nce(q, d, scale=s).loss, *rounded)
+    dense = gradients(lambda q, d, s: cross_entropy(q @ d.T * s, torch.arange(41)), *rounded)
+    exact = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *(x.double() for x in rounded))
+    for mine, theirs, truth in zip(found, dense, exact, strict=True):
+        assert error(mine, truth) <= 2 * error(theirs, truth) + torch.finfo(mine.dtype).eps
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_inputs_lose_nothing_but_the_rounding_of_the_result(embeddings, gradients, dtype):
     rounded = embeddings(48, 32, 1, dtype), embeddings(80, 32, 2, dtype), torch.tensor(100.0)

@@ -29,6 +29,11 @@ def test_wrong_option_is_named(k, options, message):
     assert "\n" not in str(error.value)
 
 
+def test_options_of_another_kind_are_refused():
+    with pytest.raises(TypeError, match="options must be a NeighbourOptions, not dict"):
+        nearest_neighbours(torch.eye(2, 4), torch.eye(3, 4), 1, options={"mode": "exact"})
+
+
 def test_fp64_is_not_for_triton(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(ValueError, match=r"the backend triton needs fp16, bf16 or fp32, not .*float64"):

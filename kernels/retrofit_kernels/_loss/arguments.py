@@ -17,6 +17,7 @@ from retrofit_kernels._shared.checks import (
     check_integers,
     check_matching,
     check_same_dimension,
+    check_type,
     describe,
 )
 from retrofit_kernels._shared.pairs import PADDING, as_rows
@@ -37,6 +38,7 @@ def check_contrastive(
     """Raise unless operands and options are of the right type, shape, device and value."""
     check_operands(queries, documents)
     _check_scale(scale)
+    check_type("options", options, ContrastiveOptions)
     _check_tensors(queries, documents, options)
     _check_prefixes(queries.shape[1], options)
     for name in ("hardness", "focal"):
@@ -115,6 +117,7 @@ def _check_tensors(queries: Tensor, documents: Tensor, options: ContrastiveOptio
     check_matching(groups, ("document_groups", options.document_groups, ((columns,),)), device)
     if options.owners is not None:
         check_integers("owners", options.owners, ((columns,),), device)
+        _check_owners(options.owners, rows)
     if options.weights is not None:
         check_floats("weights", options.weights, ((rows,),), device)
         if _values_are_here(device) and not bool(((options.weights >= 0) & options.weights.isfinite()).all()):
@@ -123,7 +126,19 @@ def _check_tensors(queries: Tensor, documents: Tensor, options: ContrastiveOptio
         _check_guide(options.guide, rows, columns, device)
 
 
+def _check_owners(owners: Tensor, rows: int) -> None:
+    if not owners.numel() or not _values_are_here(owners.device):
+        return
+    low, high = int(owners.min()), int(owners.max())
+    if low < PADDING or high >= rows:
+        raise ValueError(
+            f"owners must be from 0 to {rows - 1} (rows of queries), or -1 for all queries, "
+            f"but reach {low} … {high}"
+        )
+
+
 def _check_guide(guide: Guide, rows: int, columns: int, device: torch.device) -> None:
+    check_type("guide", guide, Guide)
     for name, tensor, count in (
         ("guide.queries", guide.queries, rows),
         ("guide.documents", guide.documents, columns),
@@ -140,6 +155,7 @@ def _check_guide(guide: Guide, rows: int, columns: int, device: torch.device) ->
 
 
 def _check_threshold(name: str, threshold: Threshold) -> None:
+    check_type(name, threshold, Threshold)
     _check_choice(f"{name}.rule", threshold.rule, get_args(Rule))
     _check_number(f"{name}.value", threshold.value)
     if threshold.rule == "percentage" and threshold.value <= 0:
@@ -155,6 +171,7 @@ def _check_prefixes(dimension: int, options: ContrastiveOptions) -> None:
         if weights is not None:
             raise ValueError("prefix_weights must come with prefixes, but prefixes is None")
         return
+    _check_numbers("prefixes", prefixes, int)
     rising = all(small < large for small, large in pairwise(prefixes))
     if not prefixes or not rising or prefixes[0] < 1 or prefixes[-1] > dimension:
         raise ValueError(
@@ -162,6 +179,7 @@ def _check_prefixes(dimension: int, options: ContrastiveOptions) -> None:
         )
     if weights is None:
         return
+    _check_numbers("prefix_weights", weights, (int, float))
     if len(weights) != len(prefixes) or not all(0 <= weight < math.inf for weight in weights):
         raise ValueError(f"prefix_weights must be {len(prefixes)} numbers of at least 0, not {weights}")
 
@@ -169,6 +187,16 @@ def _check_prefixes(dimension: int, options: ContrastiveOptions) -> None:
 def _values_are_here(device: torch.device) -> bool:
     """Whether values can be looked at without waiting for a GPU or breaking a compiled graph."""
     return device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _check_numbers(name: str, values: object, kind: type | tuple[type, ...]) -> None:
+    """Raise unless `values` is a tuple (or list) of numbers of a kind, truth values not among them."""
+    right = isinstance(values, (tuple, list)) and all(
+        isinstance(value, kind) and not isinstance(value, bool) for value in values
+    )
+    if not right:
+        whole = "whole numbers" if kind is int else "numbers"
+        raise TypeError(f"{name} must be a tuple of {whole}, not {values!r}")
 
 
 def _check_number(name: str, value: float, least: float = -math.inf) -> None:
@@ -200,7 +228,7 @@ def _check_scale(scale: float | Tensor) -> None:
         if not _values_are_here(scale.device):
             return
         scale = scale.item()
-    elif not isinstance(scale, (int, float)):
+    elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
         raise TypeError(f"scale must be a number or a 0-d tensor, not {type(scale).__name__}")
     if not 0 < scale < math.inf:
         raise ValueError(f"scale (1 / temperature) must be a finite number above 0, not {scale}")

@@ -13,7 +13,7 @@ from retrofit_kernels._loss.operands import Operands, Settings
 from retrofit_kernels._loss.problem import Filled, Placed, Problem, Term
 from retrofit_kernels._loss.row_loss import row_loss
 from retrofit_kernels._loss.rowwise import prefix_products
-from retrofit_kernels._loss.strip_torch import CPU_STRIP_ROWS, TorchStrips
+from retrofit_kernels._loss.strip_torch import CPU_STRIP_BYTES, CPU_STRIP_ROWS, TorchStrips
 from retrofit_kernels._loss.terms import problems
 from retrofit_kernels._shared.pairs import PADDING
 
@@ -218,9 +218,11 @@ def _height(problem: Problem, settings: Settings) -> int:
     """Rows of a strip within the memory budget."""
     columns = sum(len(placed.term.columns.embeddings) for placed in problem.terms)
     itemsize = problem.terms[0].term.rows.embeddings.element_size()
-    height = settings.strip_bytes // max(1, columns * len(settings.prefixes) * itemsize)
-    height = max(1, min(len(problem.positives), height))
-    return min(height, CPU_STRIP_ROWS) if problem.scale.device.type == "cpu" else height
+    row_bytes = max(1, columns * len(settings.prefixes) * itemsize)
+    height = min(len(problem.positives), settings.strip_bytes // row_bytes)
+    if problem.scale.device.type == "cpu":
+        height = min(height, CPU_STRIP_ROWS, CPU_STRIP_BYTES // row_bytes)
+    return max(1, height)
 
 
 def _buffer(term: Term, height: int, dtype: torch.dtype) -> Tensor:

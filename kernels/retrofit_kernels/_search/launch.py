@@ -85,6 +85,7 @@ def kept_in_bins(
         BLOCK_D=config.depth,
         num_warps=config.warps,
         num_stages=config.stages,
+        enable_fp_fusion=True,
     )
     return kept.transpose(0, 1).flatten(1), lost
 
@@ -104,6 +105,7 @@ def exact_scores(queries: Tensor, vectors: Tensor, columns: Tensor) -> Tensor:
         BLOCK_C=RESCORED,
         BLOCK_D=RESCORED_DEPTH,
         num_warps=4,
+        enable_fp_fusion=True,
     )
     return scores
 

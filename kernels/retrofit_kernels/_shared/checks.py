@@ -68,6 +68,12 @@ def check_floats(name: str, value: object, shapes: Shapes, device: torch.device)
     _check_shape(name, tensor, shapes, device)
 
 
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise unless `value` is of a class of options."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+
+
 def check_bytes(name: str, value: object) -> None:
     """Raise unless `value` is a positive whole number of bytes."""
     if isinstance(value, bool) or not isinstance(value, int):
