@@ -120,7 +120,7 @@ class Ours(Step):
         loss = self.loss(cached.leaf, batch)
         loss.backward()
         cached.backward()
-        return float(loss)
+        return loss.item()
 
     def parts(self, records: list[Record]) -> dict[str, float]:
         """Seconds of encoder and loss alone, without the engine, for as many recomputed texts as `run` has."""
@@ -212,7 +212,7 @@ class SentenceTransformers(Step):
         )
         loss = self.loss([self.model.preprocess(column) for column in columns], None)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     def gradients(self) -> dict[str, Tensor]:
         """By name within the transformer blocks."""
@@ -238,7 +238,7 @@ class Plain(Ours):
         logits = embeddings[batch.query_rows] @ embeddings[batch.document_rows].T / TEMPERATURE
         loss = nn.functional.cross_entropy(logits, batch.positives)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
 
 PEERS: dict[str, tuple[str, Callable[[Settings], Step]]] = {
