@@ -8,6 +8,7 @@ import socket
 from dataclasses import fields, replace
 from datetime import timedelta
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -154,7 +155,8 @@ class Model(torch.nn.Module):
 def check_under_ddp(rank: int, parts: list[StepEmbeddings]) -> None:
     """Averaged over ranks, times their number, all parameters' gradients are those of one process."""
     model = Model()
-    (torch.nn.parallel.DistributedDataParallel(model)(parts[rank]) * 2).backward()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    (wrapped(parts[rank]) * 2).backward()
     single = Model()
     keep = dist.is_initialized
     dist.is_initialized = lambda: False
@@ -192,6 +194,7 @@ def check_a_rank_that_the_teacher_does_not_know(rank: int, parts: list[StepEmbed
     assert (embeddings[0].abs().max() > 0) == (rank == 0)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
