@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
@@ -220,6 +221,28 @@ def test_similarities_in_blocks(monkeypatch, limit: int) -> None:
     expected = torch.autograd.grad(whole, leaves, upstream)
     for gradient, other in zip(torch.autograd.grad(found, leaves, upstream), expected, strict=True):
         assert_close(gradient, other)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most elements of any tensor that an operation makes, forward and backward."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, Tensor):
+                self.most = max(self.most, tensor.numel())
+        return made
+
+
+def test_nothing_of_queries_times_documents_is_made() -> None:
+    step = with_leaves(make_step(queries=500, documents=1500))
+    options = ObjectiveOptions(info_nce=InfoNCEOptions(weight=0.0), **TERMS)
+    objective = Objective(options, DIMENSION).double()
+    with LargestTensor() as seen:
+        objective(step).loss.backward()
+    assert 2000 * DIMENSION <= seen.most <= 2 * 2000 * DIMENSION  # of 750,000 and 2,250,000
 
 
 LACKING = {

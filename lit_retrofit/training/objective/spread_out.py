@@ -50,7 +50,7 @@ def mean_squared_similarity(embeddings: Tensor) -> Tensor:
     parts = [
         (embeddings.T @ embeddings).flatten(),
         embeddings.square().sum(1).square().sum().unsqueeze(0),
-        embeddings.new_tensor([len(embeddings)]),
+        embeddings.new_full((1,), len(embeddings)),
     ]
     gram, own, count = add_up(torch.cat(parts)).split([dimension**2, 1, 1])
     pairs = (count * (count - 1)).detach().clamp(min=1)
