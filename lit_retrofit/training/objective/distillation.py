@@ -73,7 +73,7 @@ def kl_divergence(teacher: Tensor, student: Tensor, known: Tensor) -> Tensor:
         student: (B, C) logits of Q.
         known: (B, C) bool.
     """
-    # The lowest finite number rather than -inf, of which a row without any known candidate would make NaN.
+    # The lowest finite number: its P is 0, and 0 times it too, where -inf would make NaN.
     nothing = torch.finfo(student.dtype).min
     log_p, log_q = (torch.log_softmax(x.masked_fill(~known, nothing), dim=1) for x in (teacher, student))
-    return (log_p.exp() * (log_p - log_q)).masked_fill(~known, 0.0).sum(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
