@@ -36,7 +36,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", BELOW)
 def test_imports_run_downwards(package):
-    files = list((ROOT / "lit_retrofit" / package).glob("*.py"))
+    files = list((ROOT / "lit_retrofit" / package).rglob("*.py"))
     assert files
     for path in files:
         used = {name.split(".")[1] for name in imported(path) if name.startswith("lit_retrofit.")}

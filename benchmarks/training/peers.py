@@ -17,7 +17,7 @@ from lit_retrofit.model.lora import LoraOptions, find_blocks, find_targets
 from lit_retrofit.model.source import resolve_model
 from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
-from lit_retrofit.training.objective import ContrastiveObjective, ObjectiveOptions
+from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 
 MINI_BATCH = 32
 """Default `mini_batch_size` of sentence-transformers' cached losses."""
@@ -87,7 +87,7 @@ class Ours(Step):
         self.encoder = build_encoder(options)
         cut(self.encoder.backbone.get_base_model(), settings.layers)
         set_adapters(self.encoder.backbone.get_base_model())
-        self.objective = ContrastiveObjective(ObjectiveOptions(TEMPERATURE))
+        self.objective = Objective(ObjectiveOptions(TEMPERATURE), self.encoder.dimension)
         self.budget = GraphBudget(settings.graph_memory)
         self.collate = RetrievalCollator(self.encoder.tokenizer, settings.token_budget)
         self.optimizer = torch.optim.AdamW(trained(self.encoder), lr=LEARNING_RATE)
@@ -104,7 +104,8 @@ class Ours(Step):
     def loss(self, leaf: Tensor, batch: RetrievalBatch) -> Tensor:
         """Of all embeddings of a step."""
         queries, documents = leaf[batch.query_rows], leaf[batch.document_rows]
-        return self.objective(queries, documents, batch.positives, batch.known_positives).loss
+        step = StepEmbeddings(queries, documents, batch.positives, batch.known_positives)
+        return self.objective(step).loss
 
     def backward(self, records: list[Record]) -> float:
         """As in the LightningModule."""

@@ -19,7 +19,7 @@ from lit_retrofit.model.tokenizer import RoleTokenizer
 from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
 from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
-from lit_retrofit.training.objective import ContrastiveObjective, ObjectiveOptions
+from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
 
 
@@ -56,7 +56,7 @@ class Retriever(LightningModule):
             "graph_memory": graph_memory,
         }
         self.encoder = build_encoder(encoder)
-        self.objective = ContrastiveObjective(objective)
+        self.objective = Objective(objective, self.encoder.dimension)
         self.optimizer_options = optimizer
         self.graph_budget = GraphBudget(graph_memory)
         self.strict_loading = False  # checkpoints hold the trained weights only
@@ -100,13 +100,11 @@ class Retriever(LightningModule):
             self.encoder.frozen,
         )
         queries, documents = cached.leaf[batch.query_rows], cached.leaf[batch.document_rows]
-        output = self.objective(queries, documents, batch.positives, batch.known_positives)
+        output = self.objective(StepEmbeddings(queries, documents, batch.positives, batch.known_positives))
         self._cached = cached
         size = len(batch.positives)
         self.log("train/loss", output.loss.detach(), prog_bar=True, batch_size=size)
-        self.log("train/accuracy", output.accuracy, batch_size=size)
-        self.log("train/masked_pairs", output.masked.float(), batch_size=size)
-        self.log("train/temperature", self.objective.temperature, batch_size=size)
+        self.log_dict({f"train/{name}": value for name, value in output.figures.items()}, batch_size=size)
         self.log("train/recomputed_share", cached.recomputed_tokens / batch.padded_tokens, batch_size=size)
         return output.loss
 

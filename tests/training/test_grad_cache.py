@@ -13,7 +13,7 @@ from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
-from lit_retrofit.training.objective import ContrastiveObjective, ObjectiveOptions
+from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 
 QUERIES = ["word", "the page of the text", "a", "x y z 12", "what is 7?"]
 # Five positives and four hard negatives, of very different lengths.
@@ -131,7 +131,7 @@ def cached_gradients(encoder: Encoder, kept: str, loss: Callable[[Tensor], Tenso
 @pytest.mark.parametrize("method", METHODS)
 def test_equals_the_plain_full_batch(build, method: str, dtype: torch.dtype, kept: str) -> None:
     encoder = build(dtype=dtype, **METHODS[method])
-    objective = ContrastiveObjective(ObjectiveOptions(0.05, learn_temperature=True)).to(dtype)
+    objective = Objective(ObjectiveOptions(0.05, learn_temperature=True), 32).to(dtype)
     dense_loss(whole_batch(encoder), objective.log_scale.exp()).backward()
     expected = take_gradients(encoder, objective)
     assert "1.log_scale" in expected
@@ -139,7 +139,7 @@ def test_equals_the_plain_full_batch(build, method: str, dtype: torch.dtype, kep
     cached = engine(encoder, micro_batches(encoder), kept)
     queries, documents = cached.leaf[:5], cached.leaf[5:]
     unknown = torch.full((5, 1), -1)
-    objective(queries, documents, torch.arange(5), unknown).loss.backward()
+    objective(StepEmbeddings(queries, documents, torch.arange(5), unknown)).loss.backward()
     cached.backward()
     assert_close(take_gradients(encoder, objective), expected, TOLERANCE[dtype])
 
