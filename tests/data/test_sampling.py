@@ -10,7 +10,7 @@ import pytest
 
 from lit_retrofit.data.batching import Draw
 from lit_retrofit.data.records import Document, Record
-from lit_retrofit.data.sampling import DrawLoader, DrawSampler, SamplingOptions
+from lit_retrofit.data.sampling import SamplingOptions
 from lit_retrofit.errors import UserError
 
 
