@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lit_retrofit.data.fields import (
@@ -97,14 +98,21 @@ def _pair(row: Row, context: Context, query_field: str) -> Record:
 
 def _negative_texts(row: Row) -> list[str]:
     texts: list[str] = []
-    columns = (name for name in row if name.startswith("negative_") and name[9:].isdecimal())
-    for name in ("negative", *sorted(columns, key=lambda name: int(name[9:]))):
-        value = row.get(name)
+    for name in _negative_columns(tuple(row)):
+        value = row[name]
         if isinstance(value, list):
             texts += text_list(row, name)
         elif value is not None and value != "":  # an empty cell of a ragged table: no negative here
             texts.append(checked_text(value, name))
     return texts + text_list(row, "negatives")
+
+
+@lru_cache(maxsize=64)
+def _negative_columns(fields: tuple[str, ...]) -> list[str]:
+    """Those of one negative each, in their order; the rows of a table all have the same."""
+    numbered = (name for name in fields if name.startswith("negative_") and name[9:].isdecimal())
+    single = ["negative"] if "negative" in fields else []
+    return [*single, *sorted(numbered, key=lambda name: int(name[9:]))]
 
 
 def _documents(row: Row, field: str, id_field: str, language: str | None) -> tuple[Document, ...]:

@@ -90,6 +90,8 @@ def _without_repetition(size: int, count: int, uniform: Sequence[float]) -> list
     """The beginning of a random order (Fisher and Yates): every selection is equally likely."""
     order = list(range(size))
     count = min(count, size)
+    if size < 2:
+        return order[:count]
     for i, number in enumerate(uniform[:count]):
         j = i + int(number * (size - i))
         order[i], order[j] = order[j], order[i]

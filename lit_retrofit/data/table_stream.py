@@ -188,7 +188,8 @@ class _Reader:
             batch, block, rows = self._left or next(self._rows)
             taken = min(count, len(rows))
             batches.append(batch.slice(0, taken))
-            places += [f"{block.path}:{row + 1}" for row in rows[:taken].tolist()]
+            path = f"{block.path}:"
+            places += [path + str(row + 1) for row in rows[:taken].tolist()]
             self._left = (batch.slice(taken), block, rows[taken:]) if taken < len(rows) else None
             count -= taken
         return batches, places
