@@ -1,7 +1,7 @@
 """How fast a mixture over a large streamed parquet file starts and samples, and in how much memory.
 
-``python -m benchmarks.mixture`` writes a synthetic file of five million records (about 200 MB, once), starts a
-mixture over it, and draws batches without tokenizing them. What it holds itself to: a start within 10 s,
+``python -m benchmarks.mixture`` writes a synthetic file of five million records (about 200 MB, once), starts
+a mixture over it, and draws batches without tokenizing them. What it holds itself to: a start within 10 s,
 less than 1 GB resident, 50,000 records per second.
 """
 
@@ -32,11 +32,14 @@ def write_records(path: Path, records: int, row_group: int) -> None:
             columns = [
                 [f"what is the number of item {i} in the catalogue" for i in numbers],
                 [
-                    f"Item {i} has the number {i * 7919 % 100003} and is found in hall {i % 97}, shelf {i % 1009}; "
-                    f"it weighs {i % 13} kilograms."
+                    f"Item {i} has the number {i * 7919 % 100003} and is found in hall {i % 97}, "
+                    f"shelf {i % 1009}; it weighs {i % 13} kilograms."
                     for i in numbers
                 ],
-                [f"Item {i + 1} was sold in {1900 + i % 120} to a customer from hall {i % 89}." for i in numbers],
+                [
+                    f"Item {i + 1} was sold in {1900 + i % 120} to a customer from hall {i % 89}."
+                    for i in numbers
+                ],
                 [("de", "en", "fr")[i % 3] for i in numbers],
             ]
             writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=row_group)

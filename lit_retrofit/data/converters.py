@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_retrofit.data.fields import (
     BadRow,
@@ -26,8 +25,7 @@ from lit_retrofit.data.fields import (
 from lit_retrofit.data.records import Document, Record, text_id
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What a converter knows beside its row.
 
     Attributes:
@@ -122,7 +120,7 @@ def _documents(row: Row, field: str, id_field: str, language: str | None) -> tup
 
 def _with_ids(texts: list[str], ids: list[str | None], language: str | None) -> tuple[Document, ...]:
     pairs = zip(texts, ids, strict=True)
-    return tuple(Document(id or text_id(text), text, language) for text, id in pairs)
+    return tuple([Document(id or text_id(text), text, language) for text, id in pairs])
 
 
 def _passages(row: Row, field: str) -> tuple[Document, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -248,5 +248,5 @@ def _with_elsewhere(draws: Sequence[Draw], part: slice) -> list[Draw]:
         known: set[Prompted] = set()
         for answer in answers[one.record.query]:
             known |= by_id.get(answer.id, set()) | by_text.get(answer.text, set())
-        found.append(replace(one, elsewhere=tuple(sorted(known, key=repr))))
+        found.append(one._replace(elsewhere=tuple(sorted(known, key=repr))))
     return found

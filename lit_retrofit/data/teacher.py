@@ -65,9 +65,7 @@ class Teacher:
         widths = set()
         for role, (keys, embeddings) in self._parts.items():
             if keys.shape != embeddings.shape[:1] or embeddings.ndim != 2 or keys.dtype != np.uint64:
-                raise UserError(
-                    f"{folder}: the files of role {role} do not belong together; write them again"
-                )
+                raise UserError(f"{folder}: the files of role {role} do not match; write them again")
             widths.add(embeddings.shape[1])
         if len(widths) > 1:
             raise UserError(
