@@ -102,7 +102,7 @@ def _negative_texts(row: Row) -> list[str]:
             texts += text_list(row, name)
         elif value is not None and value != "":  # an empty cell of a ragged table: no negative here
             texts.append(checked_text(value, name))
-    return texts + text_list(row, "negatives")
+    return texts + text_list(row, "negatives") if "negatives" in row else texts
 
 
 @lru_cache(maxsize=64)
@@ -189,7 +189,7 @@ def _record(
         positives=positives,
         negatives=negatives,
         language=optional_text(row, "language"),
-        task=optional_text(row, task_field) or optional_text(row, "task"),
+        task=optional_text(row, task_field) or (optional_text(row, "task") if task_field != "task" else None),
         source=optional_text(row, "source"),
         # a group may join several parallel ids that must not be split apart, so it goes first
         group=optional_id(row, "group") or optional_id(row, "parallel_id"),
