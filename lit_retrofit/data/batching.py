@@ -1,15 +1,13 @@
-"""From drawn records to one training batch: equal texts once, micro-batches by token budget."""
+"""What a training step gets: its texts in micro-batches by token budget, and what answers what."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-
-from lit_retrofit.data.records import Document, Record
 
 
 class Tokenize(Protocol):
@@ -21,9 +19,16 @@ class Tokenize(Protocol):
         ...
 
     def __call__(
-        self, texts: Sequence[str], role: Literal["query", "document"], max_length: int | None = None
+        self,
+        texts: Sequence[str],
+        role: Literal["query", "document"],
+        max_length: int | None = None,
+        prompt: str | None = None,
     ) -> list[list[int]]:
-        """Token ids of each text, special tokens included, not padded, cut to the role's or this length."""
+        """Token ids of each text, special tokens included, not padded, cut to the role's or this length.
+
+        The prompt, where one is given, takes the place of the role's.
+        """
         ...
 
 
@@ -48,18 +53,12 @@ class TokenBatch:
         return TokenBatch(*(part.to(device, non_blocking=non_blocking) for part in parts))
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A record with the positive and the hard negatives drawn for this step."""
-
-    record: Record
-    positive: Document
-    negatives: tuple[Document, ...]
-
-
 @dataclass
 class RetrievalBatch:
-    """Everything one training step needs.
+    """Everything one training step needs of one device's queries.
+
+    The optional fields are None where nothing asks for them. Groups, temperature and the teacher's embeddings
+    are there on all devices or on none.
 
     Attributes:
         micro_batches: the step's unique texts, longest first.
@@ -70,6 +69,20 @@ class RetrievalBatch:
         known_positives: (queries, most) int64, columns of all documents known to answer the query,
             padded with -1: never negatives for it.
         record_ids: which records these are, for reports.
+        document_ids: (documents,) int64, a hash of each document's tokens: the same on all devices.
+        known_ids: (queries, most) int64, the ids of all documents of the step known to answer the query,
+            other devices' documents included, padded with -1.
+        negatives: (queries, most) int64, columns of the hard negatives drawn for each query, without those
+            known to answer it, padded with -1. None where no query has any.
+        teacher_scores: (queries, 1 + most) float32, the records' scores of the positive and of `negatives`,
+            NaN where unknown. None where no record has any.
+        query_groups: (queries,) int64; only documents of the query's own group are its negatives. The same on
+            all devices. A query without in-batch negatives has a group of its own.
+        document_groups: (documents,) int64, together with `query_groups`. A text that belongs to several
+            groups is a document, a column, in each, embedded once.
+        temperature: of the batch's source, where it has its own.
+        teacher_queries: (queries, T) float32, another model's embeddings.
+        teacher_documents: (documents, T) float32.
     """
 
     micro_batches: tuple[TokenBatch, ...]
@@ -79,22 +92,24 @@ class RetrievalBatch:
     positives: Tensor
     known_positives: Tensor
     record_ids: tuple[str, ...]
+    document_ids: Tensor | None = None
+    known_ids: Tensor | None = None
+    negatives: Tensor | None = None
+    teacher_scores: Tensor | None = None
+    query_groups: Tensor | None = None
+    document_groups: Tensor | None = None
+    temperature: float | None = None
+    teacher_queries: Tensor | None = None
+    teacher_documents: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RetrievalBatch:
         """The same batch on another device."""
-
-        def move(part: Tensor) -> Tensor:
-            return part.to(device, non_blocking=non_blocking)
-
-        return RetrievalBatch(
-            tuple(micro_batch.to(device, non_blocking) for micro_batch in self.micro_batches),
-            self.texts,
-            move(self.query_rows),
-            move(self.document_rows),
-            move(self.positives),
-            move(self.known_positives),
-            self.record_ids,
-        )
+        moved = replace(self, micro_batches=tuple(p.to(device, non_blocking) for p in self.micro_batches))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                setattr(moved, field.name, value.to(device, non_blocking=non_blocking))
+        return moved
 
     @property
     def tokens(self) -> int:
@@ -136,85 +151,3 @@ def _pad(tokens: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int) -> T
     input_ids = torch.full((len(tokens), width), pad_id)
     input_ids[mask] = torch.tensor([i for ids in tokens for i in ids], dtype=torch.long)
     return TokenBatch(input_ids, mask.long(), torch.tensor(rows))
-
-
-class DocumentColumns:
-    """Numbers the distinct documents of a batch: the same id or the same text is the same document."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._by_id: dict[str, int] = {}
-        self._by_text: dict[str, int] = {}
-
-    def add(self, document: Document) -> int:
-        """The document's column, a new one if neither its id nor its text is known."""
-        column = self.find(document)
-        if column is None:
-            column = len(self.texts)
-            self.texts.append(document.text)
-        self._by_id.setdefault(document.id, column)
-        self._by_text.setdefault(document.text, column)
-        return column
-
-    def find(self, document: Document) -> int | None:
-        """The document's column, or None if it is not in the batch."""
-        return self._by_id.get(document.id, self._by_text.get(document.text))
-
-
-class RetrievalCollator:
-    """Builds a `RetrievalBatch` from draws; runs in the data workers.
-
-    Args:
-        tokenize: the model's tokenizer with its prompts and lengths.
-        token_budget: padded tokens of a micro-batch.
-        document_length: cut documents to this many tokens, where that is less than the model's limit.
-    """
-
-    def __init__(self, tokenize: Tokenize, token_budget: int, document_length: int | None = None) -> None:
-        self.tokenize = tokenize
-        self.token_budget = token_budget
-        self.document_length = document_length
-
-    def __call__(self, draws: Sequence[Draw]) -> RetrievalBatch:
-        """Tokenizes a step's draws and cuts them into micro-batches."""
-        columns = DocumentColumns()
-        positives = [columns.add(draw.positive) for draw in draws]
-        for draw in draws:
-            for negative in draw.negatives:
-                columns.add(negative)
-        rows: dict[tuple[int, ...], int] = {}
-        query_rows = _rows(self.tokenize([draw.record.query for draw in draws], "query"), rows)
-        document_rows = _rows(self.tokenize(columns.texts, "document", self.document_length), rows)
-        # Texts that are equal once truncated are one to the model, as queries and as documents.
-        known = _known_positives(draws, query_rows, columns)
-        distinct = {row: column for column, row in enumerate(dict.fromkeys(document_rows))}
-        merged = [distinct[row] for row in document_rows]
-        return RetrievalBatch(
-            make_micro_batches(list(rows), self.tokenize.pad_id, self.token_budget), len(rows),
-            torch.tensor(query_rows), torch.tensor(list(distinct)),
-            torch.tensor([merged[column] for column in positives]),
-            _padded([sorted({merged[column] for column in found}) for found in known]),
-            tuple(draw.record.id for draw in draws),
-        )  # fmt: skip
-
-
-def _known_positives(
-    draws: Sequence[Draw], query_rows: Sequence[int], columns: DocumentColumns
-) -> list[set[int]]:
-    """Columns that answer each query: its record's positives and those of records with the same query."""
-    by_query: dict[int, set[int]] = {}
-    for draw, row in zip(draws, query_rows, strict=True):
-        found = by_query.setdefault(row, set())
-        found.update(c for c in map(columns.find, draw.record.positives) if c is not None)
-        found.add(columns.add(draw.positive))
-    return [by_query[row] for row in query_rows]
-
-
-def _rows(tokens: Iterable[Sequence[int]], rows: dict[tuple[int, ...], int]) -> list[int]:
-    """Equal token sequences share one row, whatever their role."""
-    return [rows.setdefault(tuple(ids), len(rows)) for ids in tokens]
-
-
-def _padded(known: Sequence[Sequence[int]]) -> Tensor:
-    width = max(map(len, known))
-    return torch.tensor([[*columns, *[-1] * (width - len(columns))] for columns in known])

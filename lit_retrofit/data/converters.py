@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from lit_retrofit.data.fields import (
     BadRow,
@@ -25,8 +25,7 @@ from lit_retrofit.data.fields import (
 from lit_retrofit.data.records import Document, Record, text_id
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What a converter knows beside its row.
 
     Attributes:
@@ -97,14 +96,21 @@ def _pair(row: Row, context: Context, query_field: str) -> Record:
 
 def _negative_texts(row: Row) -> list[str]:
     texts: list[str] = []
-    columns = (name for name in row if name.startswith("negative_") and name[9:].isdecimal())
-    for name in ("negative", *sorted(columns, key=lambda name: int(name[9:]))):
-        value = row.get(name)
+    for name in _negative_columns(tuple(row)):
+        value = row[name]
         if isinstance(value, list):
             texts += text_list(row, name)
         elif value is not None and value != "":  # an empty cell of a ragged table: no negative here
             texts.append(checked_text(value, name))
-    return texts + text_list(row, "negatives")
+    return texts + text_list(row, "negatives") if "negatives" in row else texts
+
+
+@lru_cache(maxsize=64)
+def _negative_columns(fields: tuple[str, ...]) -> list[str]:
+    """Those of one negative each, in their order; the rows of a table all have the same."""
+    numbered = (name for name in fields if name.startswith("negative_") and name[9:].isdecimal())
+    single = ["negative"] if "negative" in fields else []
+    return [*single, *sorted(numbered, key=lambda name: int(name[9:]))]
 
 
 def _documents(row: Row, field: str, id_field: str, language: str | None) -> tuple[Document, ...]:
@@ -114,7 +120,7 @@ def _documents(row: Row, field: str, id_field: str, language: str | None) -> tup
 
 def _with_ids(texts: list[str], ids: list[str | None], language: str | None) -> tuple[Document, ...]:
     pairs = zip(texts, ids, strict=True)
-    return tuple(Document(id or text_id(text), text, language) for text, id in pairs)
+    return tuple([Document(id or text_id(text), text, language) for text, id in pairs])
 
 
 def _passages(row: Row, field: str) -> tuple[Document, ...]:
@@ -183,7 +189,7 @@ def _record(
         positives=positives,
         negatives=negatives,
         language=optional_text(row, "language"),
-        task=optional_text(row, task_field) or optional_text(row, "task"),
+        task=optional_text(row, task_field) or (optional_text(row, "task") if task_field != "task" else None),
         source=optional_text(row, "source"),
         # a group may join several parallel ids that must not be split apart, so it goes first
         group=optional_id(row, "group") or optional_id(row, "parallel_id"),

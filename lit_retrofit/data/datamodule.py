@@ -5,31 +5,32 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
 
-from lit_retrofit.data.batching import RetrievalCollator, TokenBatch, Tokenize, make_micro_batches
+from lit_retrofit.data.batching import Tokenize, make_micro_batches
 from lit_retrofit.data.beir import read_beir
+from lit_retrofit.data.collating import RetrievalCollator
+from lit_retrofit.data.loader import DrawLoader, MicroBatchLoader
+from lit_retrofit.data.mixture import Loaded, Mixture
+from lit_retrofit.data.options import (
+    DataOptions,
+    SamplingOptions,
+    SourceOptions,
+    check_options,
+    check_sampling,
+)
 from lit_retrofit.data.records import Record, RetrievalSet
-from lit_retrofit.data.sampling import DrawLoader, DrawSampler, SamplingOptions
-from lit_retrofit.data.sources import DataOptions, check_options, read_texts, read_training_data, required
+from lit_retrofit.data.sampling import negatives_of
+from lit_retrofit.data.sources import read_texts, read_training_data, required
+from lit_retrofit.data.table_stream import TableStream
+from lit_retrofit.data.teacher import Teacher
 from lit_retrofit.errors import UserError
 from lit_retrofit.quickstart.embedded_data import resolve_data
 
 log = logging.getLogger(__name__)
-
-
-class _MicroBatches(Dataset[TokenBatch]):
-    def __init__(self, batches: Sequence[TokenBatch]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> TokenBatch:
-        return self._batches[index]
 
 
 class RetrievalData(LightningDataModule):
@@ -51,7 +52,7 @@ class RetrievalData(LightningDataModule):
         self.options = options
         self.sampling = sampling
         self.tokenize: Tokenize = tokenize
-        self.train_records: list[Record] = []
+        self.sources: tuple[Loaded, ...] = ()
         self._train_loader: DrawLoader | None = None
         self._train_state: dict[str, Any] | None = None
         self.reports: list[str] = []
@@ -66,6 +67,7 @@ class RetrievalData(LightningDataModule):
             UserError: a part that the stage needs is not given, or cannot be read.
         """
         check_options(self.options)
+        check_sampling(self.sampling, self.options.sources)
         if stage in ("fit", "validate") and self.validation_set is None:
             self._read_training()
             if stage == "validate" and self.validation_set is None:
@@ -75,34 +77,69 @@ class RetrievalData(LightningDataModule):
         elif stage == "predict" and not self.predict_texts:
             self.predict_texts = read_texts(resolve_data(required(self.options.predict, "predict")))
 
+    @property
+    def train_records(self) -> list[Record]:
+        """The training records that are in memory, of all sources."""
+        return [record for _, part in self.sources if not isinstance(part, TableStream) for record in part]
+
     def _read_training(self) -> None:
         data = read_training_data(self.options)
-        self.train_records, self.validation_set = data.records, data.validation
+        self.sources, self.validation_set = data.sources, data.validation
         self.reports = data.reports
-        if data.records:
-            self._check_learns()
+        for source, part in self.sources:
+            if not isinstance(part, TableStream):
+                self._check_learns(source, part)
 
-    def _check_learns(self) -> None:
-        """A batch of one query without negatives has loss 0 and learns nothing, without a word."""
-        alone = min(self.sampling.batch_size, len(self.train_records)) == 1
-        if alone and (self.sampling.negatives == 0 or not any(r.negatives for r in self.train_records)):
+    def _check_learns(self, source: SourceOptions, records: Sequence[Record]) -> None:
+        """A query with nothing to be told apart from has loss 0 and learns nothing, without a word."""
+        drawn = negatives_of(source, self.sampling) > 0
+        without = sum(not (drawn and record.negatives) for record in records)
+        alone = min(self.sampling.batch_size, sum(len(part) for _, part in self.sources)) == 1
+        if alone and without == len(records):
             raise UserError(
                 "one query per batch and no hard negatives: the loss is 0 and nothing is learnt; raise "
                 "data.sampling.batch_size or mine negatives first"
             )
+        if source.in_batch_negatives or not without:
+            return
+        if without == len(records):
+            raise UserError(
+                f"source '{source.label}' has neither in-batch nor hard negatives: its loss is 0 and nothing "
+                "is learnt; turn in_batch_negatives on, give its records negatives, or draw more than 0"
+            )
+        log.warning(
+            "source '%s': %d of %d records have no hard negatives, and in-batch negatives are off: nothing "
+            "is learnt from them", source.label, without, len(records),
+        )  # fmt: skip
+
+    @property
+    def _devices(self) -> tuple[int, int]:
+        """How many devices there are and which this is; one where there is no trainer."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
     def train_dataloader(self) -> DrawLoader:
-        """Batches of `RetrievalBatch`; its state resumes in the middle of an epoch."""
-        sampler = DrawSampler(self.train_records, self.sampling)
-        if sampler.left_out:
+        """Batches of `RetrievalBatch`, this device's part; its state resumes in the middle of an epoch.
+
+        Raises:
+            UserError: batches cannot be drawn as asked, or a loaded state is of other data or options.
+        """
+        devices, device = self._devices
+        mixture = Mixture(self.sources, self.sampling, devices, device)
+        if mixture.left_out and device == 0:
             log.info(
                 "%d of %d records fill no batch of %d in each epoch (others each time)",
-                sampler.left_out, len(self.train_records), self.sampling.batch_size,
+                mixture.left_out, mixture.records, mixture.shape.batch_size,
             )  # fmt: skip
+        teacher = None if self.options.teacher is None else Teacher(Path(self.options.teacher))
         collate = RetrievalCollator(
-            self.tokenize, self.options.token_budget, self.options.training_document_length
+            self.tokenize,
+            self.options.token_budget,
+            self.options.training_document_length,
+            self.sampling.negatives_within,
+            not all(source.in_batch_negatives for source in mixture.sources),
+            teacher,
         )
-        self._train_loader = DrawLoader(sampler, collate, self.options.workers)
+        self._train_loader = DrawLoader(mixture, collate, self.options.workers, report=device == 0)
         if self._train_state is not None:
             self._train_loader.load_state_dict(self._train_state)
         return self._train_loader
@@ -115,38 +152,45 @@ class RetrievalData(LightningDataModule):
         """Lets the next training loader go on where the state was taken."""
         self._train_state = state_dict.get("train")
 
-    def val_dataloader(self) -> list[DataLoader]:
-        """Micro-batches of the validation set's queries, then of its documents."""
+    def val_dataloader(self) -> list[MicroBatchLoader]:
+        """This device's micro-batches of the validation set's queries, then of its documents."""
         return [] if self.validation_set is None else self._set_loaders(self.validation_set)
 
-    def test_dataloader(self) -> list[DataLoader]:
-        """Micro-batches of the test set's queries, then of its documents."""
+    def test_dataloader(self) -> list[MicroBatchLoader]:
+        """This device's micro-batches of the test set's queries, then of its documents."""
         if self.test_set is None:
             raise RuntimeError("setup('test') comes first")
         return self._set_loaders(self.test_set)
 
-    def predict_dataloader(self) -> DataLoader:
-        """Micro-batches of the texts to embed."""
+    def predict_dataloader(self) -> MicroBatchLoader:
+        """This device's micro-batches of the texts to embed."""
         return self._loader(self.predict_texts, self.options.predict_role)
 
-    def _set_loaders(self, retrieval_set: RetrievalSet) -> list[DataLoader]:
+    def _set_loaders(self, retrieval_set: RetrievalSet) -> list[MicroBatchLoader]:
         return [
             self._loader([query.text for query in retrieval_set.queries], "query"),
             self._loader([document.text for document in retrieval_set.corpus], "document"),
         ]
 
-    def _loader(self, texts: Sequence[str], role: Any) -> DataLoader[TokenBatch]:
+    def _loader(self, texts: Sequence[str], role: Any) -> MicroBatchLoader:
         batches = make_micro_batches(
             self.tokenize(texts, role), self.tokenize.pad_id, self.options.token_budget
         )
-        return DataLoader(_MicroBatches(batches), batch_size=None)
+        return MicroBatchLoader(batches, *self._devices)
 
     def card(self) -> dict[str, Any]:
-        """What the model is trained on: counts for the model card and the report."""
+        """What the model is trained on: counts for the model card and the report.
+
+        Languages, tasks and negatives are of the records in memory.
+        """
         records = self.train_records
+        streamed = {s.label: len(part) for s, part in self.sources if isinstance(part, TableStream)}
+        skipped = {} if self._train_loader is None else dict(self._train_loader.skipped)
         return {
-            "sources": list(self.options.train),
-            "records": len(records),
+            "sources": [source.label for source in self.options.sources],
+            "records": len(records) + sum(streamed.values()),
+            "streamed": streamed,
+            "skipped_while_streaming": skipped,
             "languages": _counts(record.language for record in records),
             "tasks": _counts(record.task for record in records),
             "with_negatives": sum(bool(record.negatives) for record in records),

@@ -149,8 +149,9 @@ def id_list(row: Row, field: str, count: int) -> list[str | None]:
 def score_list(row: Row, field: str, count: int) -> tuple[float, ...]:
     """One finite score for each of ``count`` documents, or none when missing, null or empty."""
     values = checked_list(row, field)
-    if values:
-        _check_count(values, field, count, "scores")
+    if not values:
+        return ()
+    _check_count(values, field, count, "scores")
     return tuple(_score(value, f"{field}[{i}]") for i, value in enumerate(values))
 
 
@@ -168,6 +169,8 @@ def _check_count(values: list[Any], field: str, count: int, what: str) -> None:
 
 
 def _check_encodable(text: str, field: str) -> None:
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError:

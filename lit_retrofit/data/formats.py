@@ -92,7 +92,7 @@ def read_records(
     """
     name = str(source)
     skips = Skips(skip_invalid)
-    _check_format_name(format)
+    check_format_name(format)
     if name.startswith(hub.PREFIX):
         rows, is_folder = hub.read_hub(name), False
     else:
@@ -104,7 +104,8 @@ def read_records(
     return _read_rows(rows, name, format, corpus, skips)
 
 
-def _check_format_name(format: str | None) -> None:
+def check_format_name(format: str | None) -> None:
+    """Refuses a name that no convention has."""
     names = (*FORMATS, _FOLDER_FORMAT)
     if format is not None and format not in names:
         raise UserError(f"format '{format}' is unknown; use one of {', '.join(names)}")
@@ -121,7 +122,7 @@ def _read_rows(
     if name == _FOLDER_FORMAT:
         raise UserError(f"{source}: format 'beir' is of folders; name one with corpus.jsonl and qrels/")
     first = next(rows)
-    name = name or _detect(first[1], f"{source}:{first[0]}")
+    name = name or detect(first[1], f"{source}:{first[0]}")
     if name != "tevatron":
         _reject(corpus, "corpus", source, f"rows of format '{name}' hold their documents themselves")
     documents = _read_corpus(corpus) if corpus else None
@@ -150,9 +151,19 @@ def _report(source: str, name: str, collected: Collected, skips: Skips) -> ReadR
     )
 
 
-def _detect(row: Row, place: str) -> str:
-    found = [name for name, known in FORMATS.items() if any(names <= row.keys() for names in known.fields)]
-    if len(found) == 1 and not {"query", "anchor"} <= row.keys():
+def detect(row: Iterable[str], place: str) -> str:
+    """The convention that a row's fields tell.
+
+    Args:
+        row: its fields.
+        place: where it is, for the message.
+
+    Raises:
+        UserError: no convention has these fields, or several do.
+    """
+    fields = set(row)
+    found = [name for name, known in FORMATS.items() if any(names <= fields for names in known.fields)]
+    if len(found) == 1 and not {"query", "anchor"} <= fields:
         return found[0]
     present = " ".join(", ".join(row).split())  # a table's column names may hold line breaks
     if found:

@@ -1,18 +1,23 @@
-"""Where the data comes from: the options, and reading what they name."""
+"""Reading what the options name: training, validation and prediction data."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from lit_retrofit.data.beir import read_beir
+from lit_retrofit.data.capping import cap_records
 from lit_retrofit.data.formats import read_records
+from lit_retrofit.data.mixture import Loaded
+from lit_retrofit.data.options import DataOptions, SourceOptions
 from lit_retrofit.data.parallel import add_parallel_positives, join_answers
 from lit_retrofit.data.records import Record, RetrievalSet
 from lit_retrofit.data.rows import read_rows
 from lit_retrofit.data.splitting import split_by_group, to_retrieval_set
+from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.errors import UserError
 from lit_retrofit.quickstart.embedded_data import resolve_data
 
@@ -20,60 +25,29 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Where the data is and how it is prepared.
-
-    Attributes:
-        train: training records: files, BEIR folders or hub data sets (``hf:owner/name``);
-            ``quickstart:train`` is the embedded set.
-        validation: a BEIR folder or records; by default a part of the training records is split off.
-        test: a BEIR folder for the `test` command; ``quickstart:test`` is the embedded one.
-        predict: a JSONL, CSV or parquet file with a field `text`, for the `predict` command.
-        predict_role: embed those texts as query or document.
-        format: the convention of the training files, where it cannot be told from their fields.
-        skip_invalid: skip and count broken records instead of stopping at the first.
-        validation_share: of the groups (pages with all their translations) split off for validation.
-        parallel_positives: give each query the other languages' versions of its document as further
-            positives, where records name their group.
-        training_document_length: cut documents to this many tokens in training only, where the model takes
-            more: a step then costs less, and the trained model still embeds whole documents.
-        token_budget: padded tokens of a micro-batch.
-        workers: processes that tokenize; 0 tokenizes in the main process.
-        seed: of the split.
-    """
-
-    train: tuple[str, ...] = ()
-    validation: str | None = None
-    test: str | None = None
-    predict: str | None = None
-    predict_role: str = "document"
-    format: str | None = None
-    skip_invalid: bool = False
-    validation_share: float = 0.05
-    parallel_positives: bool = True
-    training_document_length: int | None = None
-    token_budget: int = 8192
-    workers: int = 0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class TrainingData:
     """What `fit` learns from and is validated on.
 
     Attributes:
-        records: for training.
+        sources: each with its settings, and its training records or, where it is streamed, its files.
         validation: None where nothing is held out.
         reports: a line per source, of what was read and skipped.
     """
 
-    records: list[Record]
+    sources: tuple[Loaded, ...]
     validation: RetrievalSet | None
     reports: list[str]
+
+    @property
+    def records(self) -> list[Record]:
+        """The training records that are in memory, of all sources."""
+        return [record for _, part in self.sources if not isinstance(part, TableStream) for record in part]
 
 
 def read_training_data(options: DataOptions) -> TrainingData:
     """Reads the training sources, joins what is known to answer a query, and splits validation off.
+
+    Of a streamed source only the layout is read; nothing of it is joined or split off.
 
     Raises:
         UserError: nothing is given, a source cannot be read, sources contradict each other, or a side of
@@ -81,28 +55,89 @@ def read_training_data(options: DataOptions) -> TrainingData:
     """
     if not options.train and options.validation is None:
         required(None, "train")
-    records: list[Record] = []
     reports: list[str] = []
-    for source in options.train:
-        name = source if source.startswith("hf:") else resolve_data(source)
-        found, report = read_records(name, format=options.format, skip_invalid=options.skip_invalid)
-        records += found
-        _check_ids(records, source)
+    read, streams = _read_sources(options, reports)
+    parts = _joined(read, options.parallel_positives)
+    held_out: list[Record] = []
+    if options.validation is None:
+        splits = [split_by_group(part, options.validation_share, options.seed) for part in parts]
+        parts = [train for train, _ in splits]
+        held_out = [record for _, rest in splits for record in rest]
+        _check_split(options, parts, held_out, bool(streams))
+    loaded: dict[SourceOptions, Sequence[Record] | TableStream] = {**streams}
+    for source, part in zip(read, parts, strict=True):
+        loaded[source] = _capped(source, part, options.seed, reports)
+    sources = tuple((source, loaded[source]) for source in options.sources)
+    if options.validation is not None:
+        return TrainingData(sources, _read_validation(options.validation, options), reports)
+    return TrainingData(sources, to_retrieval_set(held_out, "validation") if held_out else None, reports)
+
+
+def _read_sources(
+    options: DataOptions, reports: list[str]
+) -> tuple[dict[SourceOptions, list[Record]], dict[SourceOptions, TableStream]]:
+    read: dict[SourceOptions, list[Record]] = {}
+    streams: dict[SourceOptions, TableStream] = {}
+    for source in options.sources:
+        if source.stream:
+            stream = TableStream(source, options.format, options.skip_invalid, options.seed)
+            streams[source] = stream
+            reports.append(f"{source.label}: {len(stream)} rows ({stream.format}), streamed")
+            log.info(reports[-1])
+            _tell_capped(source, stream.capped, reports)
+            continue
+        name = source.path if source.path.startswith("hf:") else resolve_data(source.path)
+        format = source.format or options.format
+        read[source], report = read_records(name, format=format, skip_invalid=options.skip_invalid)
+        _check_ids([record for part in read.values() for record in part], source.label)
         reports.append(str(report))
         log.info(reports[-1])
-    records = join_answers(records)
-    if options.parallel_positives:
+    return read, streams
+
+
+def _joined(read: dict[SourceOptions, list[Record]], parallel: bool) -> list[list[Record]]:
+    """The sources' records with further positives from each other's."""
+    records = join_answers([record for part in read.values() for record in part])
+    if parallel:
         records = add_parallel_positives(records)
-    if options.validation is not None:
-        return TrainingData(records, _read_validation(options.validation, options), reports)
-    train, held_out = split_by_group(records, options.validation_share, options.seed)
-    if not train or (options.validation_share > 0 and not held_out):
-        side = "training" if not train else "validation"
-        raise UserError(
-            f"data.options.validation_share {options.validation_share} of {len(records)} records leaves no "
-            f"{side} data; change it (0 trains on everything, without validation)"
-        )
-    return TrainingData(train, to_retrieval_set(held_out, "validation") if held_out else None, reports)
+    rest = iter(records)
+    return [list(islice(rest, len(part))) for part in read.values()]
+
+
+def _check_split(
+    options: DataOptions, parts: Sequence[Sequence[Record]], held_out: Sequence[Record], streamed: bool
+) -> None:
+    count = sum(map(len, parts))
+    if not count and not streamed:
+        side = "training"
+    elif options.validation_share > 0 and not held_out:
+        if not count:
+            raise UserError(
+                "nothing can be split off streamed sources for validation; name data.options.validation, or "
+                "set data.options.validation_share to 0"
+            )
+        side = "validation"
+    else:
+        return
+    raise UserError(
+        f"data.options.validation_share {options.validation_share} of {count + len(held_out)} records leaves "
+        f"no {side} data; change it (0 trains on everything, without validation)"
+    )
+
+
+def _capped(source: SourceOptions, records: list[Record], seed: int, reports: list[str]) -> list[Record]:
+    if source.max_per_language is None:
+        return records
+    kept, capped = cap_records(records, source.max_per_language, seed)
+    _tell_capped(source, capped, reports)
+    return kept
+
+
+def _tell_capped(source: SourceOptions, capped: dict[str, int], reports: list[str]) -> None:
+    if capped:
+        had = ", ".join(f"{language} of {count}" for language, count in sorted(capped.items()))
+        reports.append(f"{source.label}: kept {source.max_per_language} records each in {had}")
+        log.info(reports[-1])
 
 
 def _read_validation(source: str, options: DataOptions) -> RetrievalSet:
@@ -111,16 +146,6 @@ def _read_validation(source: str, options: DataOptions) -> RetrievalSet:
         return read_beir(path)
     records, _ = read_records(path, format=options.format, skip_invalid=options.skip_invalid)
     return to_retrieval_set(add_parallel_positives(records), "validation")
-
-
-def check_options(options: DataOptions) -> None:
-    """Refuses values that are out of range."""
-    if options.token_budget < 1:
-        raise UserError(f"data.options.token_budget is {options.token_budget}; it must be at least 1")
-    if not 0 <= options.validation_share < 1:
-        raise UserError(
-            f"data.options.validation_share is {options.validation_share}; it is a share, 0 to below 1"
-        )
 
 
 def _check_ids(records: Sequence[Record], source: str) -> None:

@@ -31,9 +31,15 @@ class RoleTokenizer:
         """The id that fills a row up to the length of its micro-batch."""
         return self.backend.pad_token_id
 
-    def __call__(self, texts: Sequence[str], role: Role, max_length: int | None = None) -> list[list[int]]:
-        """Token ids of each text, special tokens included, not padded, cut to the role's or this length."""
-        prompt, limit = self.prompts[role], self.max_lengths[role]
+    def __call__(
+        self, texts: Sequence[str], role: Role, max_length: int | None = None, prompt: str | None = None
+    ) -> list[list[int]]:
+        """Token ids of each text, special tokens included, not padded, cut to the role's or this length.
+
+        The prompt, where one is given, takes the place of the role's.
+        """
+        prompt = self.prompts[role] if prompt is None else prompt
+        limit = self.max_lengths[role]
         encoded = self.backend(
             [prompt + text for text in texts],
             truncation=True,

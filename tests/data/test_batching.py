@@ -8,8 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lit_retrofit.data.batching import Draw, RetrievalBatch, RetrievalCollator, make_micro_batches
+from lit_retrofit.data.batching import RetrievalBatch, make_micro_batches
+from lit_retrofit.data.collating import RetrievalCollator
 from lit_retrofit.data.records import Document, Record, text_id
+from lit_retrofit.data.sampling import Draw
 
 PAD = 0
 

@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lit_retrofit.data.datamodule import DataOptions, RetrievalData
-from lit_retrofit.data.sampling import SamplingOptions
+from lit_retrofit.data.options import SamplingOptions, SourceOptions
+from lit_retrofit.data.teacher import write_teacher
 from lit_retrofit.errors import UserError
 
 
@@ -34,7 +36,7 @@ def train(tmp_path) -> str:
     return write(tmp_path / "train.jsonl", rows)
 
 
-def data(*train: str, batch_size: int = 4, **options) -> RetrievalData:
+def data(*train: str | SourceOptions, batch_size: int = 4, **options) -> RetrievalData:
     return RetrievalData(DataOptions(train=train, **options), SamplingOptions(batch_size), tokenize=Letters())
 
 
@@ -213,3 +215,69 @@ def test_an_answer_in_one_record_is_no_negative_in_another_with_the_same_query(t
     module.setup("fit")
     assert [[d.text for d in record.positives] for record in module.train_records] == [["a", "b"], ["b", "a"]]
     assert [record.negatives for record in module.train_records] == [(), ()]
+
+
+def test_validation_is_split_off_what_is_in_memory_and_streams_are_left_whole(train, write_parquet) -> None:
+    rows = [{"query": f"s{i}", "positive": f"text s{i}"} for i in range(24)]
+    stream = SourceOptions(write_parquet(rows), name="web", stream=True)
+    module = data(train, stream, validation_share=0.3)
+    module.setup("fit")
+    held_out = {query.text for query in module.validation_set.queries}
+    assert held_out and not any(query.startswith("s") for query in held_out)
+    seen = [name for batch in module.train_dataloader() for name in batch.record_ids]
+    assert len(set(seen)) == len(seen) == 24 + 20 - len(held_out) - module.train_dataloader().mixture.left_out
+    card = module.card()
+    assert card["streamed"] == {"web": 24}
+    assert card["sources"] == [train, "web"]
+    assert card["records"] == 44 - len(held_out)
+
+
+def test_only_streamed_sources_need_validation_data_of_their_own(write_parquet) -> None:
+    stream = SourceOptions(
+        write_parquet([{"query": f"s{i}", "positive": f"t{i}"} for i in range(8)]), stream=True
+    )
+    with pytest.raises(UserError, match="nothing can be split off streamed sources"):
+        data(stream).setup("fit")
+    module = data(stream, validation_share=0.0)
+    module.setup("fit")
+    assert len(list(module.train_dataloader())) == 2
+
+
+def test_languages_are_capped_and_told(tmp_path) -> None:
+    rows = [{"query": f"q{i}", "positive": f"t{i}", "language": ("de", "en", "en")[i % 3]} for i in range(30)]
+    source = SourceOptions(write(tmp_path / "t.jsonl", rows), name="pages", max_per_language=12)
+    modules = [data(source, validation_share=0.0, seed=seed) for seed in (0, 0, 1)]
+    for module in modules:
+        module.setup("fit")
+    first, same, other = ([record.query for record in module.train_records] for module in modules)
+    assert first == same != other
+    assert modules[0].card()["languages"] == {"en": 12, "de": 10}
+    assert "pages: kept 12 records each in en of 20" in modules[0].reports
+
+
+def test_no_in_batch_and_no_hard_negatives_is_refused(tmp_path, train, caplog) -> None:
+    plain = write(tmp_path / "plain.jsonl", [{"query": f"q{i}", "positive": f"t{i}"} for i in range(8)])
+    with pytest.raises(UserError, match=r"has neither in-batch nor hard negatives"):
+        data(SourceOptions(plain, in_batch_negatives=False), validation_share=0.0).setup("fit")
+    with pytest.raises(UserError, match=r"has neither in-batch nor hard negatives"):
+        data(SourceOptions(train, in_batch_negatives=False, negatives=0), validation_share=0.0).setup("fit")
+    rows = [{"query": "q", "positive": "p"}, {"query": "r", "positive": "s", "negative": "n"}]
+    some = write(tmp_path / "some.jsonl", rows)
+    data(SourceOptions(some, in_batch_negatives=False), validation_share=0.0).setup("fit")
+    assert "1 of 2 records have no hard negatives" in caplog.text
+
+
+def test_a_source_without_in_batch_negatives_and_its_teacher(tmp_path, train) -> None:
+    texts = {
+        "query": [f"q{i}" for i in range(20)],
+        "document": [f"{t} {i}" for t in ("text", "no") for i in range(20)],
+    }
+    for role, names in texts.items():
+        write_teacher(tmp_path / "teacher", role, names, np.ones((len(names), 2), np.float16))
+    options = {"validation_share": 0.0, "teacher": str(tmp_path / "teacher")}
+    module = data(SourceOptions(train, in_batch_negatives=False, temperature=0.5), **options)
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert len(set(batch.query_groups.tolist())) == 4
+    assert batch.temperature == 0.5
+    assert batch.teacher_documents.shape == (8, 2)

@@ -8,9 +8,11 @@ from itertools import chain, islice
 
 import pytest
 
-from lit_retrofit.data.batching import Draw
+from lit_retrofit.data.loader import DrawLoader
+from lit_retrofit.data.mixture import Mixture
+from lit_retrofit.data.options import SamplingOptions, SourceOptions
 from lit_retrofit.data.records import Document, Record
-from lit_retrofit.data.sampling import DrawLoader, DrawSampler, SamplingOptions
+from lit_retrofit.data.sampling import Draw
 from lit_retrofit.errors import UserError
 
 
@@ -49,7 +51,11 @@ def pages(count: int, languages: Sequence[str] = ("de", "en", "ru"), negatives: 
     ]
 
 
-def epochs(sampler: DrawSampler, count: int) -> list[list[list[Draw]]]:
+def drawing(records: Sequence[Record], options: SamplingOptions, workers: int = 0) -> DrawLoader:
+    return DrawLoader(Mixture([(SourceOptions("a"), records)], options), list, workers)
+
+
+def epochs(sampler: DrawLoader, count: int) -> list[list[list[Draw]]]:
     return [list(sampler) for _ in range(count)]
 
 
@@ -67,23 +73,23 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language", "neighbours"])
 def test_the_same_seed_draws_the_same_and_epochs_differ(options: SamplingOptions) -> None:
     records = pages(5, negatives=4)
-    first, second = (epochs(DrawSampler(records, options), 3) for _ in range(2))
+    first, second = (epochs(drawing(records, options), 3) for _ in range(2))
     assert first == second
     assert first[0] != first[1] != first[2] != first[0]
     other = SamplingOptions(**{**vars(options), "seed": 1})
-    assert epochs(DrawSampler(records, other), 1) != first[:1]
+    assert epochs(drawing(records, other), 1) != first[:1]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["across languages", "own language", "neighbours"])
 def test_an_epoch_holds_every_record_once_but_those_left_out(options: SamplingOptions) -> None:
     records = pages(5)  # 15 records, batches of 4: 3 are left out
-    sampler = DrawSampler(records, options)
+    sampler = drawing(records, options)
     rests = []
     for batches in epochs(sampler, 6):
         assert len(batches) == len(sampler) == 3
         assert {len(batch) for batch in batches} == {4}
         seen = list(chain(*ids(batches)))
-        assert len(set(seen)) == len(seen) == len(records) - sampler.left_out == 12
+        assert len(set(seen)) == len(seen) == len(records) - sampler.mixture.left_out == 12
         rests.append({record.id for record in records} - set(seen))
     assert len({frozenset(rest) for rest in rests}) > 1  # not the same records every time
 
@@ -92,8 +98,8 @@ def test_an_epoch_holds_every_record_once_but_those_left_out(options: SamplingOp
     (8, 4, 2, 0), (9, 4, 2, 1), (3, 64, 1, 0), (4, 4, 1, 0), (1, 4, 1, 0), (5, 1, 5, 0),
 ])  # fmt: skip
 def test_as_many_batches_as_promised(count: int, size: int, batches: int, left_out: int) -> None:
-    sampler = DrawSampler(pairs(count), SamplingOptions(batch_size=size))
-    assert (len(sampler), sampler.left_out) == (batches, left_out)
+    sampler = drawing(pairs(count), SamplingOptions(batch_size=size))
+    assert (len(sampler), sampler.mixture.left_out) == (batches, left_out)
     assert [len(list(sampler)) for _ in range(3)] == [batches] * 3
 
 
@@ -101,45 +107,44 @@ def test_as_many_batches_as_promised(count: int, size: int, batches: int, left_o
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 5, 6, 7])
 def test_resumes_where_it_was_stopped(options: SamplingOptions, stop: int) -> None:
     records = pages(5, negatives=4)
-    expected = list(chain(*epochs(DrawSampler(records, options), 3)))
+    expected = list(chain(*epochs(drawing(records, options), 3)))
 
-    def endless(sampler: DrawSampler):
+    def endless(sampler: DrawLoader):
         while True:
             yield from sampler
 
-    sampler = DrawSampler(records, options)
+    sampler = drawing(records, options)
     before = list(islice(endless(sampler), stop))
-    resumed = DrawSampler(records, options)
+    resumed = drawing(records, options)
     resumed.load_state_dict(sampler.state_dict())
     after = list(islice(endless(resumed), 9 - stop))
     assert before + after == expected
 
 
 def test_a_state_may_be_loaded_into_a_sampler_that_was_used() -> None:
-    expected = epochs(DrawSampler(pairs(12), SamplingOptions(batch_size=4)), 1)[0]
-    sampler = DrawSampler(pairs(12), SamplingOptions(batch_size=4))
+    expected = epochs(drawing(pairs(12), SamplingOptions(batch_size=4)), 1)[0]
+    sampler = drawing(pairs(12), SamplingOptions(batch_size=4))
     epochs(sampler, 2)
-    sampler.load_state_dict({"epoch": 0, "position": 1})
+    sampler.load_state_dict({**sampler.state_dict(), "epoch": 0, "position": 1})
     assert list(sampler) == expected[1:]
 
 
 def test_an_epoch_ends_with_its_last_batch_even_if_nobody_asks_for_more() -> None:
     """A trainer that knows the length takes that many batches and opens the next epoch."""
-    expected = epochs(DrawSampler(pairs(12), SamplingOptions(batch_size=4)), 3)
-    sampler = DrawSampler(pairs(12), SamplingOptions(batch_size=4))
+    expected = epochs(drawing(pairs(12), SamplingOptions(batch_size=4)), 3)
+    sampler = drawing(pairs(12), SamplingOptions(batch_size=4))
     assert [list(islice(iter(sampler), len(sampler))) for _ in range(3)] == expected
 
 
 def test_an_abandoned_epoch_is_not_continued_in_the_next() -> None:
     """With fewer batches per epoch than there are, each epoch is drawn from all records."""
-    whole = epochs(DrawSampler(pairs(12), SamplingOptions(batch_size=4)), 3)
-    sampler = DrawSampler(pairs(12), SamplingOptions(batch_size=4))
+    whole = epochs(drawing(pairs(12), SamplingOptions(batch_size=4)), 3)
+    sampler = drawing(pairs(12), SamplingOptions(batch_size=4))
     assert [list(islice(iter(sampler), 2)) for _ in range(3)] == [batches[:2] for batches in whole]
 
 
 def loader(workers: int) -> DrawLoader:
-    sampler = DrawSampler(pairs(12, negatives=3), SamplingOptions(batch_size=4, negatives=1))
-    return DrawLoader(sampler, list, workers)
+    return drawing(pairs(12, negatives=3), SamplingOptions(batch_size=4, negatives=1), workers)
 
 
 def take(source: DrawLoader, count: int) -> list[list[Draw]]:
@@ -186,7 +191,7 @@ def test_an_iterator_that_is_not_read_draws_nothing(workers: int) -> None:
 
 def test_negatives_are_the_records_own_without_repetition_and_anew_in_each_epoch() -> None:
     records = pairs(8, negatives=5)
-    sampler = DrawSampler(records, SamplingOptions(batch_size=8, negatives=3))
+    sampler = drawing(records, SamplingOptions(batch_size=8, negatives=3))
     seen: Counter[str] = Counter()
     for batches in epochs(sampler, 200):
         for draw in chain(*batches):
@@ -200,15 +205,15 @@ def test_negatives_are_the_records_own_without_repetition_and_anew_in_each_epoch
 
 def test_fewer_negatives_than_asked_for() -> None:
     records = [*pairs(2, negatives=2), *pairs(3)[2:]]
-    (batch,) = DrawSampler(records, SamplingOptions(batch_size=3, negatives=7))
+    (batch,) = drawing(records, SamplingOptions(batch_size=3, negatives=7))
     assert sorted(len(draw.negatives) for draw in batch) == [0, 2, 2]
-    (batch,) = DrawSampler(records, SamplingOptions(batch_size=3, negatives=0))
+    (batch,) = drawing(records, SamplingOptions(batch_size=3, negatives=0))
     assert [draw.negatives for draw in batch] == [()] * 3
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_positives_in_another_language(share: float) -> None:
-    sampler = DrawSampler(pages(100), SamplingOptions(batch_size=300, cross_lingual=share))
+    sampler = drawing(pages(100), SamplingOptions(batch_size=300, cross_lingual=share))
     draws = list(chain(*chain(*epochs(sampler, 5))))
     across = [draw for draw in draws if draw.positive.language != draw.record.language]
     assert all(draw.positive in draw.record.positives for draw in draws)
@@ -224,7 +229,7 @@ def test_a_record_with_one_language_has_no_other_to_draw() -> None:
     foreign = Record("b", "q", (document("b", "en"),), language="de")
     unknown = Record("c", "q", (document("c"),))
     options = SamplingOptions(batch_size=3, cross_lingual=1.0)
-    assert all(len(batches[0]) == 3 for batches in epochs(DrawSampler([own, foreign, unknown], options), 5))
+    assert all(len(batches[0]) == 3 for batches in epochs(drawing([own, foreign, unknown], options), 5))
 
 
 @pytest.mark.parametrize(
@@ -240,12 +245,12 @@ def test_a_record_with_one_language_has_no_other_to_draw() -> None:
 )
 def test_senseless_options_are_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=field):
-        DrawSampler(pairs(4), SamplingOptions(**{field: value}))
+        drawing(pairs(4), SamplingOptions(**{field: value}))
 
 
 def test_no_records_make_no_batches() -> None:
     with pytest.raises(UserError, match="record"):
-        DrawSampler([], SamplingOptions())
+        drawing([], SamplingOptions())
 
 
 def test_records_whose_positives_are_hard_negatives_share_a_batch() -> None:
@@ -256,14 +261,14 @@ def test_records_whose_positives_are_hard_negatives_share_a_batch() -> None:
 
     records = [record(i) for i in range(40)]
     for neighbours, size in ((3, 4), (1, 2)):
-        sampler = DrawSampler(records, SamplingOptions(batch_size=size, negatives=0, neighbours=neighbours))
+        sampler = drawing(records, SamplingOptions(batch_size=size, negatives=0, neighbours=neighbours))
         for batches in epochs(sampler, 3):
             assert sorted(chain(*ids(batches))) == sorted(r.id for r in records)
             for batch in batches:
                 numbers = {int(draw.record.id[1:]) for draw in batch}
                 assert len({number % 10 for number in numbers}) == 1, numbers
                 assert all(draw.negatives == () for draw in batch)
-    alone = DrawSampler(records, SamplingOptions(batch_size=4, negatives=0))
+    alone = drawing(records, SamplingOptions(batch_size=4, negatives=0))
     mixed = [len({int(draw.record.id[1:]) % 10 for draw in batch}) for batch in alone]
     assert max(mixed) > 1
 
@@ -277,7 +282,7 @@ def test_neighbours_come_into_the_batch_of_the_record_that_has_them_as_negatives
     ]
 
     def negatives_per_query(neighbours: int) -> float:
-        sampler = DrawSampler(records, SamplingOptions(batch_size=8, negatives=0, neighbours=neighbours))
+        sampler = drawing(records, SamplingOptions(batch_size=8, negatives=0, neighbours=neighbours))
         found = 0
         for batches in epochs(sampler, 20):
             assert sorted(chain(*ids(batches))) == sorted(record.id for record in records)

@@ -14,9 +14,10 @@ import torch
 from lightning import Callback, Trainer
 
 from lit_retrofit.cli import main
-from lit_retrofit.data.batching import RetrievalCollator
+from lit_retrofit.data.collating import RetrievalCollator
 from lit_retrofit.data.datamodule import DataOptions, RetrievalData
-from lit_retrofit.data.sampling import DrawSampler, SamplingOptions
+from lit_retrofit.data.mixture import Mixture
+from lit_retrofit.data.sampling import SamplingOptions
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.encoder import EncoderOptions
 from lit_retrofit.model.loading import load_encoder
@@ -370,9 +371,9 @@ def plain_gradients(folder: Path, files: dict[str, str], steps: int) -> dict[str
     module = Retriever(EncoderOptions(str(folder), dropout=0.0))
     data = RetrievalData(DataOptions(train=(files["train"],), validation_share=0.0), SamplingOptions(8))
     data.setup("fit")
-    batches = iter(DrawSampler(data.train_records, data.sampling))
-    for _ in range(steps):
-        batch = RetrievalCollator(module.tokenizer, 10**6)(next(batches))
+    mixture = Mixture(data.sources, data.sampling)
+    for step in range(steps):
+        batch = RetrievalCollator(module.tokenizer, 10**6)(mixture.batch(0, step))
         parts = [module.encoder(p.input_ids, p.attention_mask) for p in batch.micro_batches]
         embeddings = torch.cat(parts)[torch.cat([p.rows for p in batch.micro_batches]).argsort()]
         logits = embeddings[batch.query_rows] @ embeddings[batch.document_rows].T / 0.1
