@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_retrofit.data.batching import Draw, RetrievalBatch, RetrievalCollator, TokenBatch
+from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
+from lit_retrofit.data.collating import RetrievalCollator
+from lit_retrofit.data.sampling import Draw
 from lit_retrofit.data.records import Record
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions, find_blocks, find_targets

@@ -21,6 +21,7 @@ from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
+from lit_retrofit.training.strategy import OneSyncStrategy
 
 
 class Retriever(LightningModule):
@@ -71,7 +72,7 @@ class Retriever(LightningModule):
         """Refuses what the step does not do yet, rather than computing something else.
 
         Raises:
-            UserError: more than one process, or training of weights kept in half precision.
+            UserError: several processes under another strategy, or weights kept in half precision.
         """
         if stage == "fit" and self.trainer.precision in ("bf16-true", "16-true"):
             mixed = str(self.trainer.precision).replace("true", "mixed")
@@ -79,10 +80,12 @@ class Retriever(LightningModule):
                 f"precision {self.trainer.precision} keeps the weights in half precision, where small "
                 f"updates vanish; set --trainer.precision {mixed}"
             )
-        if self.trainer.world_size > 1:
+        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, OneSyncStrategy):
+            name = f"{OneSyncStrategy.__module__}.{OneSyncStrategy.__qualname__}"
             raise UserError(
-                f"{self.trainer.world_size} processes: training runs on one device at present; "
-                "set --trainer.devices 1 (graph_memory and batch_size scale the negatives on it)"
+                f"{self.trainer.world_size} processes with {type(self.trainer.strategy).__name__}, which would "
+                f"send gradients before they are complete; set --trainer.strategy {name}, as "
+                "configs/trainer/ddp.yaml does"
             )
 
     def configure_callbacks(self) -> Sequence[Callback]:
@@ -99,8 +102,7 @@ class Retriever(LightningModule):
             self.encoder.parameters(),
             self.encoder.frozen,
         )
-        queries, documents = cached.leaf[batch.query_rows], cached.leaf[batch.document_rows]
-        output = self.objective(StepEmbeddings(queries, documents, batch.positives, batch.known_positives))
+        output = self.objective(_compared(cached.leaf, batch))
         self._cached = cached
         size = len(batch.positives)
         self.log("train/loss", output.loss.detach(), prog_bar=True, batch_size=size)
@@ -161,3 +163,22 @@ class Retriever(LightningModule):
 
     def _trained_shapes(self) -> dict[str, torch.Size]:
         return {name: weight.shape for name, weight in self.named_parameters() if weight.requires_grad}
+
+
+def _compared(embeddings: Tensor, batch: RetrievalBatch) -> StepEmbeddings:
+    """What the objective reads of a step: embeddings of its queries and documents, and what the batch knows."""
+    return StepEmbeddings(
+        embeddings[batch.query_rows],
+        embeddings[batch.document_rows],
+        batch.positives,
+        batch.known_positives,
+        negatives=batch.negatives,
+        teacher_scores=batch.teacher_scores,
+        teacher_queries=batch.teacher_queries,
+        teacher_documents=batch.teacher_documents,
+        query_groups=batch.query_groups,
+        document_groups=batch.document_groups,
+        known_ids=batch.known_ids,
+        document_ids=batch.document_ids,
+        temperature=batch.temperature,
+    )

@@ -12,8 +12,19 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.training.objective.processes import process_count, process_rank, widest
+from lit_retrofit.training.objective.processes import (
+    anywhere,
+    held_before,
+    process_count,
+    process_rank,
+    widest,
+)
 from lit_retrofit.training.objective.step import PADDING, StepEmbeddings, TermOutput
+
+_NOBODYS = torch.iinfo(torch.int64).min
+"""A group that no query is in."""
+_MIX = 0x5851F42D4C957F2D
+"""Odd: multiplied by it, modulo 2^64, no two ids become one (Knuth's MMIX)."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +97,12 @@ class InfoNCE(nn.Module):
             UserError: a guide is asked for, and the batch has no teacher embeddings.
         """
         known_ids, document_ids = identities(step)
+        query_groups, document_groups = groups(step, document_ids)
         options = ContrastiveOptions(
             query_ids=known_ids,
             document_ids=document_ids,
-            query_groups=step.query_groups,
-            document_groups=step.document_groups,
+            query_groups=query_groups,
+            document_groups=document_groups,
             owners=step.owners,
             guide=self._guide(step),
             **self._settings(),
@@ -134,3 +146,20 @@ def identities(step: StepEmbeddings) -> tuple[Tensor, Tensor]:
         ids = columns * count + rank
         known = torch.where(step.known_positives == PADDING, PADDING, step.known_positives * count + rank)
     return pad(known, (0, widest(known.shape[1], known.device) - known.shape[1]), value=PADDING), ids
+
+
+def groups(step: StepEmbeddings, document_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """(B,) and (N,) groups in which a document that several processes hold is a negative once, as on one.
+
+    The copies of higher rank join a group without queries; they stay the positives that they are.
+    """
+    queries, documents = step.query_groups, step.document_groups
+    if process_count() == 1 or step.document_ids is None:
+        return queries, documents
+    inside = torch.zeros_like(document_ids) if documents is None else documents
+    copies = held_before(document_ids * _MIX + inside)  # the same document in another group is another one
+    if not anywhere(copies.any()):
+        return queries, documents
+    if queries is None:
+        queries = torch.zeros(len(step.queries), dtype=torch.int64, device=inside.device)
+    return queries, inside.masked_fill(copies, _NOBODYS)

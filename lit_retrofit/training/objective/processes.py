@@ -73,3 +73,23 @@ def widest(width: int, device: torch.device) -> int:
     most = torch.tensor(width, device=device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
+
+
+def held_before(ids: Tensor) -> Tensor:
+    """(N,) bool: whether a process of lower rank has the same id. (N,) int64; processes may differ in N."""
+    padded = ids.new_zeros(widest(len(ids), ids.device))
+    padded[: len(ids)] = ids
+    count = torch.tensor([len(ids)], device=ids.device)
+    everyone = [torch.empty_like(padded) for _ in range(process_count())]
+    counts = [torch.empty_like(count) for _ in range(process_count())]
+    dist.all_gather(everyone, padded)
+    dist.all_gather(counts, count)
+    earlier = [part[: int(n)] for part, n in zip(everyone, counts, strict=True)][: process_rank()]
+    return torch.isin(ids, torch.cat(earlier)) if earlier else torch.zeros_like(ids, dtype=torch.bool)
+
+
+def anywhere(flag: Tensor) -> bool:
+    """Whether a 0-d bool is true on any process."""
+    total = flag.long()
+    dist.all_reduce(total, op=dist.ReduceOp.MAX)
+    return bool(total)

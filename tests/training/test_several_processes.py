@@ -1,0 +1,79 @@
+"""Two and three processes against one: loss, gradient norm and weights after five steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = Path(__file__).parent / "one_of_several.py"
+CASES = {
+    "full": {"lora": False, "graph_memory": 0, "accumulate": 1, "clip": None},
+    "lora, some graphs kept, accumulated, clipped": {
+        "lora": True, "graph_memory": 5e-4, "accumulate": 2, "clip": 0.05,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents of very different lengths, and the same ones as positives of some and negatives of others."""
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    texts = [f"text {i} " + "word " * (i * 7 % 13) for i in range(30)]
+    rows = [
+        {"query": f"page {i}", "positive": texts[i], "negatives": [texts[(i + 1) % 30], texts[(i + 5) % 30]]}
+        for i in range(30)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def train(folder: Path, model: Path, data: Path, case: dict, world: int) -> list[dict]:
+    settings = folder / "settings.json"
+    settings.write_text(json.dumps(case))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        **os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    output = folder / f"of-{world}.pt"
+    command = [sys.executable, str(WORKER), str(output), str(model), str(data), str(settings)]
+    running = [
+        subprocess.Popen(
+            command,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors
+    return [torch.load(f"{output}.{rank}", weights_only=True) for rank in range(world)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_several_processes_train_as_one(bert_folder, data, tmp_path, name: str, world: int) -> None:
+    case = CASES[name]
+    (alone,) = train(tmp_path, bert_folder, data, case, 1)
+    several = train(tmp_path, bert_folder, data, case, world)
+    assert len(alone["norms"]) == 5 and min(alone["norms"]) > 1e-3
+    assert len({tuple(part["micro_batches"]) for part in several}) > 1  # counts need not agree
+    for part in several:
+        assert part["losses"] == pytest.approx(alone["losses"], rel=1e-9)
+        assert part["norms"] == pytest.approx(alone["norms"], rel=1e-9)
+        assert part["weights"].keys() == alone["weights"].keys()
+        for key, weight in alone["weights"].items():
+            assert (part["weights"][key] - weight).abs().max() < 1e-9, key
