@@ -172,28 +172,30 @@ def _shape(streams: Sequence[Stream], sampling: SamplingOptions, devices: int, w
             f"of {devices}"
         )
     shares = _shares(streams, sampling) if weighted else None
-    lead = round(size * sampling.homogeneous_share) if sampling.homogeneous else 0
+    lead = 0
     if sampling.homogeneous:
-        _check_leads(streams, size, sampling)
+        lead = max(1, round(size * sampling.homogeneous_share))
+        _check_leads(streams, size, lead, weighted)
     else:
         size = min(size, sum(sizes) // devices * devices)
         if not size:
             raise UserError(f"{sum(sizes)} training records for {devices} devices: give each at least one")
     if shares:
         _check_shares(streams, shares, size)
-    return Shape(sizes, size, min(lead, size), shares)
+    return Shape(sizes, size, lead, shares)
 
 
-def _check_leads(streams: Sequence[Stream], size: int, sampling: SamplingOptions) -> None:
-    largest = max(map(len, streams))
-    small = [stream for stream in streams if len(stream) < size]
-    if small and (sampling.homogeneous_share == 1 or largest < size):
-        stream = min(small, key=len)
-        raise UserError(
-            f"{stream.label}: {len(stream)} records, fewer than a homogeneous batch of {size}; lower "
-            "data.sampling.batch_size, leave it out, or lower data.sampling.homogeneous_share (the rest of a "
-            "batch is then mixed)"
-        )
+def _check_leads(streams: Sequence[Stream], size: int, lead: int, weighted: bool) -> None:
+    """Each stream must fill the part of a batch that it leads; without weights, small ones need not lead."""
+    needed = lead if weighted else size
+    small = min(streams, key=len)
+    if len(small) >= needed or (lead < size and not weighted and max(map(len, streams)) >= size):
+        return
+    raise UserError(
+        f"{small.label}: {len(small)} records, fewer than the {needed} of a homogeneous batch; lower "
+        "data.sampling.batch_size, leave it out, or lower data.sampling.homogeneous_share (the rest of a "
+        "batch is then mixed)"
+    )
 
 
 def _shares(streams: Sequence[Stream], sampling: SamplingOptions) -> tuple[float, ...]:
