@@ -13,13 +13,13 @@ from lit_retrofit.data.options import SamplingOptions, SourceOptions, check_samp
 from lit_retrofit.data.plan import Plan, Shape, make_plan
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.data.sampling import Draw, Prompted, draw, numbers_needed
-from lit_retrofit.data.streams import MemoryStream, Sourced, Stream
+from lit_retrofit.data.streams import Member, MemoryStream, Sourced, Stream
 from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.errors import UserError
 
 _ORDER, _PLAN, _DRAWS = range(3)  # keeps the seeds of the three apart
 
-Loaded = tuple[SourceOptions, Sequence[Record] | TableStream]
+Loaded = tuple[SourceOptions, list[Record] | TableStream]
 
 
 class Mixture:
@@ -111,7 +111,7 @@ class Mixture:
 
 def _streams(sources: Sequence[Loaded], sampling: SamplingOptions, weighted: bool) -> list[Stream]:
     """A stream for each source on disk, and for each group of records that has to be told apart."""
-    groups: dict[tuple[str, ...], list[Sourced]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Member]] = defaultdict(list)
     tables: list[Stream] = []
     for source, records in sources:
         if isinstance(records, TableStream):
@@ -122,15 +122,15 @@ def _streams(sources: Sequence[Loaded], sampling: SamplingOptions, weighted: boo
             raise UserError(
                 f"source '{source.label}' has no training records left; check its file and options"
             )
-        for record in records:
+        for place, record in enumerate(records):
             group = [f"source '{source.label}'"] if weighted else []
             name = (*group, *group_of(record, source, sampling.homogeneous))
-            groups[name].append((record, source))
+            groups[name].append((records, place, source))
     if not groups and not tables:
         raise UserError("there are no training records to sample from; check data.options.train")
     found = [
-        MemoryStream(", ".join(name) or "all records", records, sampling.neighbours)
-        for name, records in sorted(groups.items())
+        MemoryStream(", ".join(name) or "all records", members, sampling.neighbours)
+        for name, members in sorted(groups.items())
     ]
     return [*found, *tables]
 
@@ -217,7 +217,7 @@ def _shares(streams: Sequence[Stream], sampling: SamplingOptions) -> tuple[float
 def _owner(stream: Stream) -> SourceOptions:
     """The one source of a stream, where sources are weighted."""
     if isinstance(stream, MemoryStream):
-        return stream.records[0][1]
+        return stream.members[0][2]
     assert isinstance(stream, TableStream)
     return stream.source
 

@@ -230,7 +230,7 @@ MOSTLY_ONE_SOURCE = SamplingOptions(8, homogeneous=BY_SOURCE, homogeneous_share=
 
 
 @pytest.mark.parametrize(("sizes", "options", "weights", "message"), [
-    ({"a": 20, "b": 3}, SamplingOptions(4, homogeneous=BY_SOURCE), None, "source 'b': 3 records, fewer than the 4"),
+    ({"a": 20, "b": 3}, SamplingOptions(4, homogeneous=BY_SOURCE), None, "'b': 3 records, fewer than the 4"),
     ({"a": 20}, SamplingOptions(12, homogeneous=("language",)), None, "language '..': 10 records, fewer"),
     ({"a": 3}, SamplingOptions(4, homogeneous=BY_SOURCE, homogeneous_share=0.5), None, "fewer than"),
     ({"a": 90, "b": 5}, MOSTLY_ONE_SOURCE, {"a": 9, "b": 1}, "source 'b': 5 records, fewer than the 6"),
