@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,29 @@ class RetrievalData(LightningDataModule):
             self.predict_texts = read_texts(resolve_data(required(self.options.predict, "predict")))
 
     @property
-    def train_records(self) -> list[Record]:
-        """The training records that are in memory, of all sources."""
-        return [record for _, part in self.sources if not isinstance(part, TableStream) for record in part]
+    def train_records(self) -> tuple[Record, ...]:
+        """The training records that are in memory, of all sources; `replace_records` changes them."""
+        return tuple(record for part in self._held() for record in part)
+
+    def _held(self) -> list[list[Record]]:
+        return [part for _, part in self.sources if not isinstance(part, TableStream)]
+
+    def replace_records(self, records: Sequence[Record]) -> None:
+        """Puts others (with negatives mined anew) in the place of `train_records`.
+
+        The training loader draws them from its next epoch on, or at once where it has no workers.
+
+        Args:
+            records: as many as before, with the same ids in the same order: positions stay what they were.
+
+        Raises:
+            ValueError: they are other records.
+        """
+        if [record.id for record in records] != [record.id for record in self.train_records]:
+            raise ValueError("replace_records takes the records that there are, in their order")
+        rest = iter(records)
+        for part in self._held():
+            part[:] = islice(rest, len(part))
 
     def _read_training(self) -> None:
         data = read_training_data(self.options)

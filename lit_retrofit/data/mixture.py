@@ -13,13 +13,13 @@ from lit_retrofit.data.options import SamplingOptions, SourceOptions, check_samp
 from lit_retrofit.data.plan import Plan, Shape, make_plan
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.data.sampling import Draw, Prompted, draw, numbers_needed
-from lit_retrofit.data.streams import MemoryStream, Sourced, Stream
+from lit_retrofit.data.streams import Member, MemoryStream, Sourced, Stream
 from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.errors import UserError
 
 _ORDER, _PLAN, _DRAWS = range(3)  # keeps the seeds of the three apart
 
-Loaded = tuple[SourceOptions, Sequence[Record] | TableStream]
+Loaded = tuple[SourceOptions, list[Record] | TableStream]
 
 
 class Mixture:
@@ -111,7 +111,7 @@ class Mixture:
 
 def _streams(sources: Sequence[Loaded], sampling: SamplingOptions, weighted: bool) -> list[Stream]:
     """A stream for each source on disk, and for each group of records that has to be told apart."""
-    groups: dict[tuple[str, ...], list[Sourced]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Member]] = defaultdict(list)
     tables: list[Stream] = []
     for source, records in sources:
         if isinstance(records, TableStream):
@@ -122,15 +122,15 @@ def _streams(sources: Sequence[Loaded], sampling: SamplingOptions, weighted: boo
             raise UserError(
                 f"source '{source.label}' has no training records left; check its file and options"
             )
-        for record in records:
+        for place, record in enumerate(records):
             group = [f"source '{source.label}'"] if weighted else []
             name = (*group, *group_of(record, source, sampling.homogeneous))
-            groups[name].append((record, source))
+            groups[name].append((records, place, source))
     if not groups and not tables:
         raise UserError("there are no training records to sample from; check data.options.train")
     found = [
-        MemoryStream(", ".join(name) or "all records", records, sampling.neighbours)
-        for name, records in sorted(groups.items())
+        MemoryStream(", ".join(name) or "all records", members, sampling.neighbours)
+        for name, members in sorted(groups.items())
     ]
     return [*found, *tables]
 
@@ -172,28 +172,30 @@ def _shape(streams: Sequence[Stream], sampling: SamplingOptions, devices: int, w
             f"of {devices}"
         )
     shares = _shares(streams, sampling) if weighted else None
-    lead = round(size * sampling.homogeneous_share) if sampling.homogeneous else 0
+    lead = 0
     if sampling.homogeneous:
-        _check_leads(streams, size, sampling)
+        lead = max(1, round(size * sampling.homogeneous_share))
+        _check_leads(streams, size, lead, weighted)
     else:
         size = min(size, sum(sizes) // devices * devices)
         if not size:
             raise UserError(f"{sum(sizes)} training records for {devices} devices: give each at least one")
     if shares:
         _check_shares(streams, shares, size)
-    return Shape(sizes, size, min(lead, size), shares)
+    return Shape(sizes, size, lead, shares)
 
 
-def _check_leads(streams: Sequence[Stream], size: int, sampling: SamplingOptions) -> None:
-    largest = max(map(len, streams))
-    small = [stream for stream in streams if len(stream) < size]
-    if small and (sampling.homogeneous_share == 1 or largest < size):
-        stream = min(small, key=len)
-        raise UserError(
-            f"{stream.label}: {len(stream)} records, fewer than a homogeneous batch of {size}; lower "
-            "data.sampling.batch_size, leave it out, or lower data.sampling.homogeneous_share (the rest of a "
-            "batch is then mixed)"
-        )
+def _check_leads(streams: Sequence[Stream], size: int, lead: int, weighted: bool) -> None:
+    """Each stream must fill the part of a batch that it leads; without weights, small ones need not lead."""
+    needed = lead if weighted else size
+    small = min(streams, key=len)
+    if len(small) >= needed or (lead < size and not weighted and max(map(len, streams)) >= size):
+        return
+    raise UserError(
+        f"{small.label}: {len(small)} records, fewer than the {needed} of a homogeneous batch; lower "
+        "data.sampling.batch_size, leave it out, or lower data.sampling.homogeneous_share (the rest of a "
+        "batch is then mixed)"
+    )
 
 
 def _shares(streams: Sequence[Stream], sampling: SamplingOptions) -> tuple[float, ...]:
@@ -215,7 +217,7 @@ def _shares(streams: Sequence[Stream], sampling: SamplingOptions) -> tuple[float
 def _owner(stream: Stream) -> SourceOptions:
     """The one source of a stream, where sources are weighted."""
     if isinstance(stream, MemoryStream):
-        return stream.records[0][1]
+        return stream.members[0][2]
     assert isinstance(stream, TableStream)
     return stream.source
 

@@ -38,11 +38,6 @@ class TrainingData:
     validation: RetrievalSet | None
     reports: list[str]
 
-    @property
-    def records(self) -> list[Record]:
-        """The training records that are in memory, of all sources."""
-        return [record for _, part in self.sources if not isinstance(part, TableStream) for record in part]
-
 
 def read_training_data(options: DataOptions) -> TrainingData:
     """Reads the training sources, joins what is known to answer a query, and splits validation off.
@@ -64,7 +59,7 @@ def read_training_data(options: DataOptions) -> TrainingData:
         parts = [train for train, _ in splits]
         held_out = [record for _, rest in splits for record in rest]
         _check_split(options, parts, held_out, bool(streams))
-    loaded: dict[SourceOptions, Sequence[Record] | TableStream] = {**streams}
+    loaded: dict[SourceOptions, list[Record] | TableStream] = {**streams}
     for source, part in zip(read, parts, strict=True):
         loaded[source] = _capped(source, part, options.seed, reports)
     sources = tuple((source, loaded[source]) for source in options.sources)

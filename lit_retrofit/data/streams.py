@@ -16,6 +16,7 @@ from lit_retrofit.data.records import Record
 
 Key = tuple[int, ...]
 Sourced = tuple[Record, SourceOptions]
+Member = tuple[Sequence[Record], int, SourceOptions]
 
 
 class Stream(Protocol):
@@ -44,28 +45,33 @@ class MemoryStream:
 
     Args:
         label: names them in messages.
-        records: with their sources.
+        members: the list that each record is in, its place there, and its source. What replaces a record in
+            its list is drawn from then on.
         neighbours: how many records follow each that has their positives as hard negatives.
     """
 
-    def __init__(self, label: str, records: Sequence[Sourced], neighbours: int = 0) -> None:
+    def __init__(self, label: str, members: Sequence[Member], neighbours: int = 0) -> None:
         self.label = label
-        self.records = records
+        self.members = members
         self._neighbours = neighbours
         self._by_positive: dict[str, list[int]] = {}
         self._ordered: tuple[Key | None, Sequence[int]] = (None, ())
         if neighbours:
-            for i, (record, _) in enumerate(records):
-                self._by_positive.setdefault(record.positives[0].id, []).append(i)
+            for i in range(len(members)):
+                self._by_positive.setdefault(self._sourced(i)[0].positives[0].id, []).append(i)
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.members)
+
+    def _sourced(self, index: int) -> Sourced:
+        records, place, source = self.members[index]
+        return records[place], source
 
     def take(self, key: Key, start: int, count: int) -> list[Sourced]:
         """See `Stream`."""
         if self._ordered[0] != key:
             self._ordered = key, self._order(np.random.default_rng(key))
-        return [self.records[i] for i in self._ordered[1][start : start + count]]
+        return [self._sourced(i) for i in self._ordered[1][start : start + count]]
 
     def take_skips(self) -> list[tuple[str, str]]:
         """None: broken rows were told when they were read."""
@@ -73,7 +79,7 @@ class MemoryStream:
 
     def _order(self, rng: np.random.Generator) -> Sequence[int]:
         """Every record once: at random, each followed by its `neighbours` that have not come yet."""
-        shuffled = rng.permutation(len(self.records))
+        shuffled = rng.permutation(len(self.members))
         if not self._neighbours:
             return shuffled  # type: ignore[return-value]  # an array of integers
         order: dict[int, None] = {}
@@ -87,5 +93,5 @@ class MemoryStream:
 
     def _near(self, index: int) -> list[int]:
         """Records whose first positive is among this record's hard negatives."""
-        negatives = self.records[index][0].negatives
+        negatives = self._sourced(index)[0].negatives
         return list(dict.fromkeys(j for n in negatives for j in self._by_positive.get(n.id, ())))

@@ -19,6 +19,7 @@ from lit_retrofit.data.records import Document, Record, text_id
 from lit_retrofit.data.sampling import NO_SETTINGS, Draw
 from lit_retrofit.data.teacher import Teacher, write_teacher
 from lit_retrofit.errors import UserError
+from lit_retrofit.model.tokenizer import RoleTokenizer
 
 PUBLIC = SourceOptions("public")
 PRIVATE = SourceOptions("private", in_batch_negatives=False)
@@ -252,6 +253,19 @@ def test_own_prompts_replace_the_models_and_keep_texts_apart() -> None:
     assert known == [{"!a", "D:a"}, {"!a", "D:a"}, {"D:b"}]
     empty = SourceOptions("c", query_prompt="", document_prompt="")
     assert sorted(texts(collate([draw("q", "a", source=empty)]))) == ["a", "q"]
+
+
+def test_an_own_prompt_comes_once_and_without_the_models() -> None:
+    class Backend:
+        pad_token_id = 0
+
+        def __call__(self, texts: list[str], **_) -> dict[str, list[list[int]]]:
+            return {"input_ids": [list(map(ord, text)) for text in texts]}
+
+    tokenizer = RoleTokenizer(Backend(), {"query": "query: ", "document": ""}, {"query": 99, "document": 99})
+    own = SourceOptions("b", query_prompt="Find: ")
+    batch = RetrievalCollator(tokenizer, 1000)([draw("q", "a"), draw("q", "b", source=own)])
+    assert [texts(batch)[row] for row in batch.query_rows.tolist()] == ["query: q", "Find: q"]
 
 
 def test_the_sources_own_temperature() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from lit_retrofit.data.datamodule import DataOptions, RetrievalData
 from lit_retrofit.data.options import SamplingOptions, SourceOptions
+from lit_retrofit.data.records import Document
 from lit_retrofit.data.teacher import write_teacher
 from lit_retrofit.errors import UserError
 
@@ -281,3 +283,30 @@ def test_a_source_without_in_batch_negatives_and_its_teacher(tmp_path, train) ->
     assert len(set(batch.query_groups.tolist())) == 4
     assert batch.temperature == 0.5
     assert batch.teacher_documents.shape == (8, 2)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("homogeneous", [(), ("source",)])
+def test_records_with_new_negatives_are_drawn_from_the_next_epoch_on(
+    train, tmp_path, workers, homogeneous
+) -> None:
+    rows = [{"query": f"v{i}", "positive": f"w {i}", "negative": f"never {i}"} for i in range(8)]
+    other = write(tmp_path / "other.jsonl", rows)
+    module = data(train, other, validation_share=0.0, workers=workers)
+    module.sampling = SamplingOptions(4, homogeneous=homogeneous)
+    module.setup("fit")
+    loader = module.train_dataloader()
+
+    def negatives() -> set[str]:
+        found = set()
+        for batch in loader:
+            for part in batch.micro_batches:
+                found |= {text(*row) for row in zip(part.input_ids, part.attention_mask, strict=True)}
+        return {name for name in found if name.startswith(("n", "mined"))}
+
+    assert negatives() == {f"no {i}" for i in range(20)} | {f"never {i}" for i in range(8)}
+    mined = [replace(r, negatives=(Document(f"m{r.id}", f"mined {r.query}"),)) for r in module.train_records]
+    module.replace_records(mined)
+    assert negatives() == {f"mined {r.query}" for r in mined}
+    with pytest.raises(ValueError, match="in their order"):
+        module.replace_records(mined[::-1])

@@ -226,12 +226,14 @@ def test_scores_go_with_what_is_drawn() -> None:
 
 
 BY_SOURCE = ("source",)
+MOSTLY_ONE_SOURCE = SamplingOptions(8, homogeneous=BY_SOURCE, homogeneous_share=0.75)
 
 
 @pytest.mark.parametrize(("sizes", "options", "weights", "message"), [
-    ({"a": 20, "b": 3}, SamplingOptions(4, homogeneous=BY_SOURCE), None, "source 'b': 3 records, fewer than"),
+    ({"a": 20, "b": 3}, SamplingOptions(4, homogeneous=BY_SOURCE), None, "'b': 3 records, fewer than the 4"),
     ({"a": 20}, SamplingOptions(12, homogeneous=("language",)), None, "language '..': 10 records, fewer"),
     ({"a": 3}, SamplingOptions(4, homogeneous=BY_SOURCE, homogeneous_share=0.5), None, "fewer than"),
+    ({"a": 90, "b": 5}, MOSTLY_ONE_SOURCE, {"a": 9, "b": 1}, "source 'b': 5 records, fewer than the 6"),
     ({"a": 90, "b": 3}, SamplingOptions(8), {"a": 1, "b": 1}, r"source 'b': its weight gives it 4 queries"),
     ({"a": 20, "b": 0}, SamplingOptions(4), None, r"source 'b' has no training records"),
 ])  # fmt: skip

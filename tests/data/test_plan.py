@@ -48,8 +48,11 @@ def test_with_shares_no_batch_holds_a_record_twice(sizes, batch, lead, data) -> 
     weights = data.draw(st.lists(st.integers(1, 9), min_size=len(sizes), max_size=len(sizes)))
     shares = tuple(weight / sum(weights) for weight in weights)
     lead = min(lead, batch)
-    needed = batch if lead else max(share * batch for share in shares)
-    sizes = tuple(max(size, int(np.ceil(needed))) for size in sizes)
+    # No more than what a batch takes on average, so that some batches would take too much by chance.
+    sizes = tuple(
+        max(size if lead else 1, lead, int(np.ceil(share * batch)))
+        for size, share in zip(sizes, shares, strict=True)
+    )
     shape = Shape(sizes, batch, lead, shares)
     batches = taken(shape, 3)
     assert len(batches) == shape.batches == sum(sizes) // batch
@@ -68,6 +71,12 @@ def test_shares_are_kept(lead: int) -> None:
     shape = Shape((1000, 30, 200), 10, lead, (0.5, 0.3, 0.2))
     counts = make_plan(shape, (0,)).counts
     assert np.allclose(counts.sum(0) / counts.sum(), shape.shares, atol=0.02)
+
+
+def test_a_batch_that_would_take_too_much_of_a_small_stream_takes_of_another() -> None:
+    counts = make_plan(Shape((4, 400), 8, 0, (0.45, 0.55)), (0,)).counts
+    assert counts[:, 0].max() == 4
+    assert (counts.sum(axis=1) == 8).all()
 
 
 def test_mixed_batches_are_those_of_one_permutation() -> None:
