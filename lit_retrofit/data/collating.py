@@ -36,6 +36,8 @@ class RetrievalCollator:
         private_sources: whether any source goes without in-batch negatives. Batches then have groups,
             whatever is in them: all devices must agree on that.
         teacher: where another model's embeddings of the texts are looked up.
+        scored: whether any record of the run has scores. Batches then have them, NaN where unknown, and
+            negatives, whatever is in them: all devices must agree on that too.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RetrievalCollator:
         negatives_within: Sequence[Key] = (),
         private_sources: bool = False,
         teacher: Teacher | None = None,
+        scored: bool = False,
     ) -> None:
         self.tokenize = tokenize
         self.token_budget = token_budget
@@ -53,6 +56,7 @@ class RetrievalCollator:
         self.negatives_within = negatives_within
         self.private_sources = private_sources
         self.teacher = teacher
+        self.scored = scored
 
     def __call__(self, draws: Sequence[Draw]) -> RetrievalBatch:
         """Tokenizes a step's draws, numbers its texts and documents, and cuts it into micro-batches."""
@@ -80,7 +84,9 @@ class RetrievalCollator:
         if self._grouped(draws):
             batch.query_groups = torch.tensor([_number(group) for group in groups])
             batch.document_groups = torch.tensor([_number(group) for group in documents.groups])
-        batch.negatives, batch.teacher_scores = _own_negatives(draws, documents, known_columns)
+        batch.negatives, batch.teacher_scores = _own_negatives(
+            draws, documents, known_columns, self.scored
+        )
         batch.temperature = _temperature(draws)
         if self.teacher is not None:
             batch.teacher_queries = self.teacher.look_up([draw.record.query for draw in draws], "query")
@@ -196,7 +202,7 @@ def _known(draws: Sequence[Draw], queries: Sequence[int], documents: _Documents)
 
 
 def _own_negatives(
-    draws: Sequence[Draw], documents: _Documents, known: Sequence[set[int]]
+    draws: Sequence[Draw], documents: _Documents, known: Sequence[set[int]], scored: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """(queries, most) columns of the drawn negatives, and (queries, 1 + most) scores with the positive's."""
     columns: list[list[int]] = []
@@ -208,9 +214,9 @@ def _own_negatives(
                 own.setdefault(column, draw.negative_scores[i] if draw.negative_scores else math.nan)
         columns.append(list(own))
         scores.append([math.nan if draw.positive_score is None else draw.positive_score, *own.values()])
-    scored = any(not math.isnan(score) for row in scores for score in row)
+    scored = scored or any(not math.isnan(score) for row in scores for score in row)
     return (
-        _padded(columns) if any(columns) else None,
+        _padded(columns).long() if scored or any(columns) else None,
         _padded(scores, math.nan) if scored else None,
     )
 

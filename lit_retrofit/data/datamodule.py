@@ -134,6 +134,12 @@ class RetrievalData(LightningDataModule):
         )  # fmt: skip
 
     @property
+    def _scored(self) -> bool:
+        """Whether a record has a teacher's or miner's scores; of a streamed source it is not known before."""
+        streamed = any(isinstance(part, TableStream) for _, part in self.sources)
+        return streamed or any(r.positive_scores or r.negative_scores for r in self.train_records)
+
+    @property
     def _devices(self) -> tuple[int, int]:
         """How many devices there are and which this is; one where there is no trainer."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
@@ -159,6 +165,7 @@ class RetrievalData(LightningDataModule):
             self.sampling.negatives_within,
             not all(source.in_batch_negatives for source in mixture.sources),
             teacher,
+            self._scored,
         )
         self._train_loader = DrawLoader(mixture, collate, self.options.workers, report=device == 0)
         if self._train_state is not None:

@@ -228,7 +228,12 @@ def test_the_hard_negatives_drawn_with_their_scores() -> None:
     plain = collate([draw("q", "a", ""), draw("r", "b", "")])
     assert plain.negatives is plain.teacher_scores is None
     only_positive = collate([draw("q", "a")._replace(positive_score=0.5)])
-    assert (only_positive.negatives, only_positive.teacher_scores.tolist()) == (None, [[0.5]])
+    assert (only_positive.negatives.shape, only_positive.teacher_scores.tolist()) == ((1, 0), [[0.5]])
+    unknown = collate([draw("q", "a", "b")], scored=True)
+    assert unknown.negatives.tolist() == [[1]]
+    assert unknown.teacher_scores.shape == (1, 2) and unknown.teacher_scores.isnan().all()
+    nothing = collate([draw("q", "a")], scored=True)
+    assert (nothing.negatives.shape, nothing.negatives.dtype) == ((1, 0), torch.int64)
 
 
 def test_a_drawn_negative_that_answers_the_query_is_left_out_with_its_score() -> None:

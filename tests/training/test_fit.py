@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 from lit_retrofit.cli import main
 from lit_retrofit.data.collating import RetrievalCollator
@@ -26,6 +28,7 @@ from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.objective import ObjectiveOptions
 from lit_retrofit.training.optimizer import OptimizerOptions
+from lit_retrofit.training.strategy import OneSyncStrategy
 
 TEXTS = ["word 7", "the page of 12", "x"]
 
@@ -576,8 +579,11 @@ def test_validate_without_validation_data(bert_folder, files, tmp_path, capsys) 
     assert "validation" in capsys.readouterr().err
 
 
-def test_several_processes_are_refused(bert_folder) -> None:
+def test_several_processes_need_the_strategy_that_waits_for_the_whole_gradient(bert_folder) -> None:
     module = Retriever(EncoderOptions(str(bert_folder)))
-    module.trainer = type("TwoProcesses", (), {"world_size": 2, "precision": "32-true"})()  # type: ignore[assignment]
-    with pytest.raises(UserError, match=r"2 processes.*--trainer\.devices 1"):
+    trainer = SimpleNamespace(world_size=2, precision="32-true", strategy=DDPStrategy())
+    module.trainer = trainer  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"2 processes with DDPStrategy.*OneSyncStrategy.*configs/trainer/ddp"):
         module.setup("fit")
+    trainer.strategy = OneSyncStrategy()
+    module.setup("fit")
