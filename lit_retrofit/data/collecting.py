@@ -53,8 +53,8 @@ def drop_false_negatives(record: Record) -> tuple[Record, int]:
     """
     if not record.negatives:
         return record, 0
-    ids = [document.id for document in record.positives]
-    texts = [document.text for document in record.positives]
+    ids = {document.id for document in record.positives}
+    texts = {document.text for document in record.positives}
     kept = [i for i, n in enumerate(record.negatives) if n.id not in ids and n.text not in texts]
     dropped = len(record.negatives) - len(kept)
     if not dropped:

@@ -71,7 +71,8 @@ def checked_text(value: Any, field: str) -> str:
         raise BadRow(field, f"is {kind} where a string belongs", "write one text, as a string")
     if not _VISIBLE.search(value):
         raise BadRow(field, "is blank", "write a text or leave the row out")
-    _check_encodable(value, field)
+    if not value.isascii():
+        _check_encodable(value, field)
     return value
 
 
@@ -169,8 +170,6 @@ def _check_count(values: list[Any], field: str, count: int, what: str) -> None:
 
 
 def _check_encodable(text: str, field: str) -> None:
-    if text.isascii():
-        return
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -98,8 +98,8 @@ class TableStream:
             self._window = ((key, number), *self._load(key, number))
         _, table, places = self._window
         rows = table.slice(offset, count).to_pylist()
-        found = [self._convert(row, places[offset + i]) for i, row in enumerate(rows)]
-        missing = found.count(None)
+        found = list(map(self._convert, rows, places[offset : offset + count]))
+        missing = [i for i, record in enumerate(found) if record is None]
         # Rows that come later in this window stand in: those of this batch are its own already.
         others = (i % len(places) for i in range(offset + count, len(places) + offset))
         while missing:
@@ -111,8 +111,7 @@ class TableStream:
                 )
             record = self._convert(table.slice(stand_in, 1).to_pylist()[0], places[stand_in])
             if record is not None:
-                found[found.index(None)] = record
-                missing -= 1
+                found[missing.pop(0)] = record
         return [(record, self.source) for record in found if record is not None]
 
     def _convert(self, row: dict[str, Any], place: str) -> Record | None:
