@@ -84,6 +84,11 @@ class RetrofitCLI(LightningCLI):
         )
         parser.link_arguments("model.tokenizer", "data.tokenize", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Checks the checkpoint, too: right after this, Lightning reads it as if it were one."""
+        super().parse_arguments(parser, args)
+        _check_checkpoint(self._options.get("ckpt_path"))
+
     def before_instantiate_classes(self) -> None:
         """Checks the output folder before anything slow is loaded."""
         options = self._options
@@ -91,14 +96,13 @@ class RetrofitCLI(LightningCLI):
             prepare_output(options["output"], options["overwrite"])
         if self.subcommand == "predict":
             _check_embeddings(options["output"] / EmbeddingWriter.FILE, options["overwrite"])
-        _check_checkpoint(options.get("ckpt_path"))
         if options["save_minutes"] < 0:
             raise UserError(f"save_minutes is {options['save_minutes']}; 0 saves after every step")
         options["overwrite"] = False  # not for the saved config: repeating it must not overwrite this run
 
     @property
     def _options(self) -> Any:
-        return self.config[self.subcommand]
+        return self.config[self.config["subcommand"]]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's own loggers and callbacks where the config names none."""

@@ -47,10 +47,7 @@ def _told(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in _FULL:
         return f"{error.filename or 'a file'}: cannot be written ({error.strerror}); free space, {_RESUME}"
     if text.startswith("DataLoader worker"):
-        return (
-            f"a data worker died ({text}); most often memory ran out: lower data.options.workers or "
-            f"data.sampling.batch_size, {_RESUME}"
-        )
+        return f"a data worker died ({text}); most often the machine's memory ran out: free some, {_RESUME}"
     if isinstance(error, DistError) or "/gloo/" in text or "NCCL" in text:
         return (
             f"another process of the run has ended or does not answer ({text[:150]}); see its own message, "

@@ -37,7 +37,7 @@ class Run:
     def __call__(self, *extra: str, name: str = "run") -> int:
         return main(self.words(*extra, name=name))
 
-    def process(self, *extra: str, name: str = "run", code: str = "") -> subprocess.CompletedProcess[str]:
+    def process(self, *extra: str, name: str = "run", code: str = "pass") -> subprocess.CompletedProcess[str]:
         """In a process of its own, after `code`."""
         start = f"import sys; {code}; from lit_retrofit.cli import main; sys.exit(main(sys.argv[1:]))"
         path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), INJECTED])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import ClassVar
 
 import torch
 from lightning import Callback
@@ -61,7 +62,7 @@ class KillWorkerAt(Callback):
 class WeightsOfEachStep(Callback):
     """Keeps the trained weights after every step."""
 
-    seen: list[dict[str, torch.Tensor]] = []
+    seen: ClassVar[list[dict[str, torch.Tensor]]] = []
 
     def on_train_start(self, trainer, pl_module) -> None:
         self._keep(pl_module)

@@ -1,4 +1,4 @@
-"""The moving average of the weights: against the formula in float64, in validation, in checkpoints, resumed."""
+"""The moving average of the weights: by the formula in float64, in validation, in checkpoints, resumed."""
 
 from __future__ import annotations
 

@@ -49,3 +49,15 @@ def test_a_sound_run_writes_no_report(run) -> None:
     assert run("--trainer.max_steps", "1") == 0
     assert not (run.folder / "run" / "nan_batch.json").exists()
     assert torch.tensor(run.column("train/loss")).isfinite().all()
+
+
+@pytest.mark.slow
+def test_a_dead_data_worker_is_told_in_one_line(run, injected, capsys) -> None:
+    """The workers hold some steps ready, then there is nothing more to come."""
+    killed = injected("KillWorkerAt", step=2)
+    assert run("--data.options.workers", "2", "--save_minutes", "0", *killed) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert "a data worker died" in line and "memory" in line
+    assert run("--data.options.workers", "2", "--ckpt_path", run.checkpoint()) == 0
+    assert run(name="whole") == 0
+    assert run.same_weights("whole", "run")

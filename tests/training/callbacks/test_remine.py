@@ -27,8 +27,10 @@ def mined(folder: Path, epoch: int) -> dict[str, list[str]]:
 
 def test_the_weights_at_an_epochs_end_mine_for_the_next(run) -> None:
     """Against a dense search by hand with the checkpoint of the same moment."""
-    assert run(*REMINE, "--trainer.max_epochs", "2") == 0
-    assert run(*REMINE, "--trainer.max_epochs", "1", name="first") == 0  # the weights after one epoch
+    constant = ("--model.optimizer.schedule", "constant", "--model.optimizer.warmup", "0")
+    assert run(*REMINE, *constant, "--trainer.max_epochs", "2") == 0
+    # The weights after one epoch.
+    assert run(*REMINE, *constant, "--trainer.max_epochs", "1", name="first") == 0
     folder = run.folder / "run" / "remined"
     assert {path.name for path in folder.iterdir()} == {"epoch-1.jsonl", "epoch-1.summary.json"}
     assert not (run.folder / "first" / "remined").exists()  # nothing comes after its only epoch
