@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -61,7 +62,9 @@ class LossGuard(Callback):
             self._stop("gradient norm", norm, trainer)
 
     def _stop(self, what: str, value: float, trainer: Trainer) -> None:
-        ids = _of_all_ranks(self._record_ids)
+        values, parts = zip(*_of_all_ranks((value, self._record_ids)), strict=True)
+        value = next(found for found in values if not math.isfinite(found))  # of the first rank that has one
+        ids = [record_id for part in parts for record_id in part]
         step = trainer.global_step
         path = self.folder / self.FILE
         if trainer.is_global_zero:
@@ -75,9 +78,9 @@ class LossGuard(Callback):
         )
 
 
-def _of_all_ranks(ids: list[str]) -> list[str]:
+def _of_all_ranks(own: tuple[float, list[str]]) -> list[tuple[float, list[str]]]:
     if not dist.is_initialized():
-        return ids
-    gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(gathered, ids)
-    return [record_id for part in gathered for record_id in part]
+        return [own]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered

@@ -84,8 +84,9 @@ class RetrievalValidation(Callback):
         values: Any = trainer.strategy.broadcast(measured)
         if isinstance(values, UserError):  # every rank ends, none waits for another
             raise values
-        for key, value in values.items():
-            pl_module.log(key, value, prog_bar=key == f"{stage}/nDCG@10", batch_size=1)
+        for key, value in values.items():  # equal on all ranks; `sync_dist` says so to Lightning
+            shown = key == f"{stage}/nDCG@10"
+            pl_module.log(key, value, prog_bar=shown, batch_size=1, sync_dist=True)
 
 
 def _measure(

@@ -90,8 +90,8 @@ def test_a_checkpoint_that_cannot_be_gone_on_from(run, tmp_path, capsys) -> None
         assert "cut.ckpt: not a readable checkpoint" in error and "Traceback" not in error
         assert not (run.folder / "resumed" / "checkpoints").exists()
     others = [
-        (("--model.encoder.lora.r", "2"), "weights are not those"),
-        (("--model.encoder.lora", "null"), "lora"),
+        (("--model.encoder.lora.r", "2"), "lora.r 4"),
+        (("--model.encoder.lora", "null"), "weights are not those"),
         (("--model.encoder.lora.alpha", "8"), "lora.alpha 32"),
         (("--model.encoder.query_prompt", "ask: "), "query_prompt 'query: '"),
         (("--model.encoder.pooling", "cls"), "pooling 'mean'"),

@@ -1,6 +1,6 @@
 """One of two processes of a Trainer under DDP (gloo); torchrun's variables say which. Not a test module.
 
-python two_ranks.py PART FOLDER: what the part found goes to FOLDER/RANK.json.
+python two_ranks.py FOLDER: what each part found goes to FOLDER/PART/RANK.json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from lightning import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
@@ -63,17 +62,17 @@ class Data(LightningDataModule):
 class Lookup(LightningModule):
     """Embeds a text by its number; trains one weight."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: str) -> None:
         super().__init__()
+        self.part = part
         self.weight = torch.nn.Parameter(torch.ones(1))
-        self.measured: dict[str, float] = {}
 
     def training_step(self, batch, batch_idx):
-        if sys.argv[1] == "nan" and RANK == 1 and batch_idx == 2:
+        if self.part == "nan" and RANK == 1 and batch_idx == 2:
             return self.weight.sum() * torch.nan
-        if sys.argv[1] == "signal" and RANK == 1 and batch_idx == 1:
+        if self.part == "signal" and RANK == 1 and batch_idx == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        if sys.argv[1] == "death" and RANK == 1 and batch_idx == 2:
+        if self.part == "death" and RANK == 1 and batch_idx == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.weight.sum()
 
@@ -113,7 +112,7 @@ def validate(folder: Path) -> object:
     for part in (queries, queries[:1]):  # then without some of the queries
         loaders[0] = DataLoader(Texts(part), batch_size=None)
         try:
-            found.append(tester.validate(Lookup(), loaders, verbose=False)[0])
+            found.append(tester.validate(Lookup("validate"), loaders, verbose=False)[0])
         except UserError as error:
             found.append(str(error))
     return found
@@ -124,15 +123,17 @@ def train(folder: Path) -> object:
     loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
     try:
         with faults_in_one_line():
-            trainer(folder, LossGuard(folder), Interruption(folder), max_epochs=1).fit(Lookup(), loader)
+            trainer(folder, LossGuard(folder), Interruption(folder), max_epochs=1).fit(
+                Lookup(folder.name), loader
+            )
     except (UserError, Interrupted) as error:
         return [type(error).__name__, str(error)]
     return "ended"
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[2])
-    found = validate(folder) if sys.argv[1] == "validate" else train(folder)
-    (folder / f"{RANK}.json").write_text(json.dumps(found))
-    if dist.is_initialized() and sys.argv[1] != "death":
-        dist.destroy_process_group()
+    for part in ("validate", "signal", "nan", "death"):
+        folder = Path(sys.argv[1]) / part
+        folder.mkdir(exist_ok=True)
+        found = validate(folder) if part == "validate" else train(folder)
+        (folder / f"{RANK}.json").write_text(json.dumps(found))
