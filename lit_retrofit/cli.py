@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from lit_retrofit.errors import UserError
+from lit_retrofit.errors import Interrupted, UserError
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ commands:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, or 2 for a mistake in its input."""
+    """Runs one command and returns its exit status.
+
+    0, or 2 for a mistake in its input or a fault around it, or 128 + the number of the signal that ended it.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     words = [_with_shipped_config(_with_underscores(word)) for word in given]
     if not words or words[0] in ("-h", "--help"):
@@ -78,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = " ".join(str(error).split())
         print(f"lit-retrofit {words[0]}: error: {line}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        if str(stopped):
+            print(f"lit-retrofit {words[0]}: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal_number
     except KeyboardInterrupt:
         print(f"lit-retrofit {words[0]}: interrupted", file=sys.stderr)
         return 130

@@ -23,3 +23,18 @@ def bad_field(path: str | Path, line: int, field: str, problem: str, remedy: str
         remedy: what the user can do.
     """
     return UserError(f"{path}:{line}: field '{field}' {problem}; {remedy}")
+
+
+class Interrupted(Exception):
+    """A run that a signal ended after its state was saved.
+
+    The command line prints the message, where there is one, and ends with status 128 + the signal's number.
+
+    Args:
+        message: one line that says how to go on; empty on all ranks but the first.
+        signal_number: the signal's.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number

@@ -18,7 +18,7 @@ BELOW = {
     "retrieval": {"data", "model"},
     "evaluation": {"data", "model", "retrieval", "quickstart"},
     "mining": {"data", "model", "retrieval", "quickstart"},
-    "training": {"data", "model", "retrieval", "evaluation"},
+    "training": {"data", "model", "retrieval", "evaluation", "mining"},
     "export": {"data", "model", "retrieval", "evaluation"},
     "report": {"data", "evaluation", "quickstart"},
 }

@@ -12,7 +12,7 @@ from retrofit_kernels import NeighbourOptions, Neighbours
 from rich.progress import track
 from torch import Tensor
 
-from lit_retrofit.data.records import Document
+from lit_retrofit.data.records import Document, Record
 from lit_retrofit.mining.pool import Pool, PoolQuery
 from lit_retrofit.mining.rules import MiningRules, ceilings, choose, count_drops
 from lit_retrofit.retrieval.search import search
@@ -91,6 +91,16 @@ def find_negatives(
         drops.update(count_drops(nearest, known, scores, rules))
         findings += _findings(block, scores, negatives)
     return findings, dict(drops)
+
+
+def with_negatives(record: Record, found: Finding, pool: Pool) -> Record:
+    """The record with what was found for its query, scores included, instead of its negatives."""
+    return replace(
+        record,
+        negatives=tuple(pool.documents[row] for row in found.negatives),
+        positive_scores=tuple(found.positive_scores[pool.text_rows[doc.text]] for doc in record.positives),
+        negative_scores=found.negative_scores,
+    )
 
 
 def _on_cpu(found: Neighbours) -> Neighbours:

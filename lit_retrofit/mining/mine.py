@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from lit_retrofit.data.formats import read_records, write_records
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
-from lit_retrofit.mining.find import Backend, Finding, find_negatives
-from lit_retrofit.mining.pool import Pool, Scope, build_pool, read_corpus
+from lit_retrofit.mining.find import Backend, find_negatives, with_negatives
+from lit_retrofit.mining.pool import Scope, build_pool, read_corpus
 from lit_retrofit.mining.rules import DROPS, MiningRules, Sampling
 from lit_retrofit.mining.summary import MiningSummary, RecordCounts, examples, histogram, show
 from lit_retrofit.model.device import Precision, choose_device
@@ -137,7 +136,7 @@ def mine(
         device=where,
     )
     mined = [
-        _with_negatives(record, findings[at], candidates)
+        with_negatives(record, findings[at], candidates)
         for record, at in zip(records, candidates.record_queries, strict=True)
     ]
     kept = [record for record in mined if len(record.negatives) >= min_negatives]
@@ -193,15 +192,6 @@ def _read(
         further, invalid = read_corpus(corpus, skip_invalid=skip_invalid)
         documents, skipped = documents + further, skipped + invalid
     return records, documents, skipped
-
-
-def _with_negatives(record: Record, found: Finding, pool: Pool) -> Record:
-    return replace(
-        record,
-        negatives=tuple(pool.documents[row] for row in found.negatives),
-        positive_scores=tuple(found.positive_scores[pool.text_rows[doc.text]] for doc in record.positives),
-        negative_scores=found.negative_scores,
-    )
 
 
 def _free_outputs(output: Path, inputs: Sequence[Path | None], overwrite: bool) -> Path:

@@ -27,7 +27,7 @@ DROPS = ("identity", "absolute_margin", "relative_margin", "max_score", "skip_ra
 Sampling = Literal["top", "random"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the command line reads options through vars()
 class MiningRules:
     """What a mined negative n of a query with the positive p must satisfy; s is the similarity.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import netrc
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -17,7 +19,19 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lit_retrofit.data.datamodule import RetrievalData
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.device import choose_device, multiplies_bf16
-from lit_retrofit.training.callbacks import MONITOR, EmbeddingWriter, TrainingCard
+from lit_retrofit.model.loading import read_options
+from lit_retrofit.training.callbacks import (
+    MONITOR,
+    EmbeddingWriter,
+    HardestNegatives,
+    Interruption,
+    LossGuard,
+    Remine,
+    StepSeeds,
+    TrainingCard,
+)
+from lit_retrofit.training.checkpoint_io import AtomicCheckpointIO
+from lit_retrofit.training.faults import faults_in_one_line
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.metrics_log import csv_logger
 
@@ -30,6 +44,9 @@ WRITTEN = (
     "wandb",
     TrainingCard.FILE,
     EmbeddingWriter.FILE,
+    HardestNegatives.FILE,
+    LossGuard.FILE,
+    Remine.FOLDER,
 )
 
 
@@ -59,7 +76,18 @@ class RetrofitCLI(LightningCLI):
             default=True,
             help="log to Weights & Biases, offline until you `wandb login`",
         )
+        parser.add_argument(
+            "--save_minutes",
+            type=float,
+            default=10.0,
+            help="save last.ckpt so often, besides after each epoch; 0 saves after every step",
+        )
         parser.link_arguments("model.tokenizer", "data.tokenize", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Checks the checkpoint, too: right after this, Lightning reads it as if it were one."""
+        super().parse_arguments(parser, args)
+        _check_checkpoint(self._options.get("ckpt_path"))
 
     def before_instantiate_classes(self) -> None:
         """Checks the output folder before anything slow is loaded."""
@@ -68,12 +96,13 @@ class RetrofitCLI(LightningCLI):
             prepare_output(options["output"], options["overwrite"])
         if self.subcommand == "predict":
             _check_embeddings(options["output"] / EmbeddingWriter.FILE, options["overwrite"])
-        _check_checkpoint(options.get("ckpt_path"))
+        if options["save_minutes"] < 0:
+            raise UserError(f"save_minutes is {options['save_minutes']}; 0 saves after every step")
         options["overwrite"] = False  # not for the saved config: repeating it must not overwrite this run
 
     @property
     def _options(self) -> Any:
-        return self.config[self.subcommand]
+        return self.config[self.config["subcommand"]]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the run's own loggers and callbacks where the config names none."""
@@ -86,6 +115,7 @@ class RetrofitCLI(LightningCLI):
         config["default_root_dir"] = config["default_root_dir"] or str(folder)
         if config["logger"] in (None, True):
             config["logger"] = _loggers(self._options) if self.subcommand == "fit" else False
+        config["plugins"] = _with_checkpoint_io(config["plugins"])
         config["callbacks"] = [
             *(config["callbacks"] or []),
             *self._callbacks(folder, config["callbacks"] or []),
@@ -101,24 +131,33 @@ class RetrofitCLI(LightningCLI):
             callbacks.append(EmbeddingWriter(folder))
         if self.subcommand != "fit":
             return callbacks
-        callbacks.append(TrainingCard(folder))
+        callbacks += [TrainingCard(folder), StepSeeds(), LossGuard(folder)]
         if trainer["logger"]:
             callbacks.append(LearningRateMonitor("step"))
         own = any(isinstance(callback, ModelCheckpoint) for callback in given)
-        if not own and trainer["enable_checkpointing"] is not False:
-            callbacks += self._checkpoints(folder / "checkpoints")
+        if trainer["enable_checkpointing"] is not False:
+            callbacks += [] if own else self._checkpoints(folder / "checkpoints")
+            callbacks.append(Interruption(folder))
         return callbacks
 
     def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
         """The run's last state, and its best by the validation measure where there is validation data."""
-        last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+
+        def checkpoint(filename: str, **when: Any) -> ModelCheckpoint:
+            return ModelCheckpoint(dirpath=folder, filename=filename, enable_version_counter=False, **when)
+
+        every = timedelta(minutes=self._options["save_minutes"])
+        last = [checkpoint("last"), checkpoint("last", train_time_interval=every)]
         data = self.datamodule.options
         if data.validation is None and data.validation_share == 0:
-            return [last]
-        best = ModelCheckpoint(
-            dirpath=folder, filename="best", monitor=MONITOR, mode="max", enable_version_counter=False
-        )
-        return [last, best]
+            return last
+        return [*last, checkpoint("best", monitor=MONITOR, mode="max")]
+
+
+def _with_checkpoint_io(plugins: Any) -> list[Any]:
+    given = plugins if isinstance(plugins, list) else [plugins] if plugins else []
+    own = any(isinstance(plugin, CheckpointIO) for plugin in given)
+    return given if own else [*given, AtomicCheckpointIO()]
 
 
 def _check_embeddings(path: Path, overwrite: bool) -> None:
@@ -127,8 +166,13 @@ def _check_embeddings(path: Path, overwrite: bool) -> None:
 
 
 def _check_checkpoint(path: str | None) -> None:
-    if path is not None and path.endswith(".ckpt") and not Path(path).is_file():
+    """Reads enough of a file to refuse it at once; a sharded checkpoint is a folder."""
+    if path is None or not path.endswith(".ckpt"):
+        return
+    if not Path(path).exists():
         raise UserError(f"{path}: no such checkpoint; check --ckpt_path")
+    if Path(path).is_file():
+        read_options(Path(path))
 
 
 def _loggers(options: Any) -> list[Logger]:
@@ -173,17 +217,18 @@ def prepare_output(folder: Path, overwrite: bool) -> None:
 
 def run(arguments: list[str]) -> None:
     """Runs one of the four commands."""
-    RetrofitCLI(
-        Retriever,
-        RetrievalData,
-        args=arguments,
-        seed_everything_default=0,
-        save_config_callback=SaveFitConfig,
-        save_config_kwargs={"overwrite": True},
-        auto_configure_optimizers=False,
-        parser_kwargs={
-            "prog": "lit-retrofit",
-            "exit_on_error": False,
-            **{name: {"exit_on_error": False} for name in ("fit", "validate", "test", "predict")},
-        },
-    )
+    with faults_in_one_line():
+        RetrofitCLI(
+            Retriever,
+            RetrievalData,
+            args=arguments,
+            seed_everything_default=0,
+            save_config_callback=SaveFitConfig,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": "lit-retrofit",
+                "exit_on_error": False,
+                **{name: {"exit_on_error": False} for name in ("fit", "validate", "test", "predict")},
+            },
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -17,11 +17,25 @@ from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.loading import CHECKPOINT_KEY
 from lit_retrofit.model.tokenizer import RoleTokenizer
 from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
+from lit_retrofit.training.faults import check_same_encoder
 from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
 from lit_retrofit.training.strategy import OneSyncStrategy
+
+
+@dataclass(frozen=True)
+class StepEmbeddings:
+    """What the last step compared, for callbacks.
+
+    Attributes:
+        queries: (queries, dimension), detached.
+        documents: (documents, dimension), detached.
+    """
+
+    queries: Tensor
+    documents: Tensor
 
 
 class Retriever(LightningModule):
@@ -62,6 +76,7 @@ class Retriever(LightningModule):
         self.graph_budget = GraphBudget(graph_memory)
         self.strict_loading = False  # checkpoints hold the trained weights only
         self._cached: CachedEmbeddings | None = None
+        self.step_embeddings: StepEmbeddings | None = None
 
     @property
     def tokenizer(self) -> RoleTokenizer:
@@ -104,6 +119,7 @@ class Retriever(LightningModule):
         )
         output = self.objective(_compared(cached.leaf, batch))
         self._cached = cached
+        self.step_embeddings = StepEmbeddings(queries.detach(), documents.detach())
         size = len(batch.positives)
         self.log("train/loss", output.loss.detach(), prog_bar=True, batch_size=size)
         self.log_dict({f"train/{name}": value for name, value in output.figures.items()}, batch_size=size)
@@ -151,8 +167,10 @@ class Retriever(LightningModule):
         """Refuses weights of another configuration, which would silently leave the base model as it is.
 
         Raises:
-            UserError: the checkpoint holds other weights than this module trains.
+            UserError: the checkpoint holds other weights than this module trains, or of an encoder that
+                embeds otherwise.
         """
+        check_same_encoder(checkpoint[CHECKPOINT_KEY], asdict(self.encoder.options))
         held = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
         differing = self._trained_shapes().items() ^ held.items()
         if differing:

@@ -19,7 +19,8 @@ def csv_logger(folder: Path, checkpoint: str | None) -> CSVLogger:
         checkpoint: what the run goes on from, if it does.
     """
     kept = _lines_before(folder / FILE, checkpoint)
-    logger = CSVLogger(save_dir=folder, name="", version="")
+    # Each line at once: what is logged before a checkpoint must be there after a kill.
+    logger = CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
     if kept:
         writer = logger.experiment  # this deletes the file of before
         writer.metrics_keys = list(kept[0])

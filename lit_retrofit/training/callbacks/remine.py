@@ -1,0 +1,209 @@
+"""Hard negatives mined anew with the model in training, between two epochs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_retrofit.data.formats import read_records, write_records
+from lit_retrofit.data.records import Record
+from lit_retrofit.data.writing import new_text_file
+from lit_retrofit.errors import UserError
+from lit_retrofit.mining.find import Finding, find_negatives, with_negatives
+from lit_retrofit.mining.pool import Pool, Scope, build_pool
+from lit_retrofit.mining.rules import MiningRules
+from lit_retrofit.model.device import Precision
+from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.tokenizer import Role
+from lit_retrofit.retrieval.embed import embed_texts
+from lit_retrofit.training.callbacks.gathering import gather_embeddings
+
+log = logging.getLogger(__name__)
+
+
+class Remine(Callback):
+    """Replaces the training records' negatives by those that the model finds hard now.
+
+    As in ANCE (Xiong et al., arXiv 2007.00808), but between epochs rather than beside them: the weights at
+    the end of an epoch mine the negatives of the next, so a run is repeatable. The documents searched are
+    the positives and negatives that the records came with, whatever was mined since. The rules are those
+    of ``lit-retrofit mine``. Order and number of the records stay as they are.
+
+    The records with their new negatives go to ``remined/epoch-N.jsonl`` in the run folder, the counts to
+    ``remined/epoch-N.summary.json`` beside it; N is the epoch they are for, from 0. A checkpoint names the
+    file of its epoch, from which a resumed run takes the same negatives.
+
+    Args:
+        every_n_epochs: epochs between two minings.
+        pool: take negatives from all documents, from those in the query's language, or from those in the
+            language of its first positive.
+        rules: what a negative must satisfy. A new seed is made of its seed and the epoch.
+        token_budget: padded tokens embedded at a time.
+    """
+
+    FOLDER = "remined"
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        pool: Scope = "all",
+        rules: MiningRules = MiningRules(),  # noqa: B008 (frozen)
+        token_budget: int = 16384,
+    ) -> None:
+        if every_n_epochs < 1:
+            raise UserError(f"every_n_epochs of Remine is {every_n_epochs}; it must be at least 1")
+        self.every_n_epochs = every_n_epochs
+        self.scope: Scope = pool
+        self.rules = rules
+        self.token_budget = token_budget
+        self._epoch = 0
+        self._original: list[Record] = []
+        self._pool: Pool | None = None
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes the negatives of the checkpoint's epoch from their file, before any batch is drawn.
+
+        Raises:
+            UserError: the file is gone, or was mined for other records.
+        """
+        self._epoch = checkpoint["callbacks"].get(self.state_key, {}).get("epoch", 0)
+        if self._epoch == 0 or trainer.state.fn != "fit":
+            return
+        path = self._file(trainer, self._epoch)
+        if not path.is_file():
+            raise UserError(
+                f"{path}: the checkpoint's epoch trained on the negatives in this file, which is gone; "
+                "copy it from the folder of the run that is to go on"
+            )
+        self._original = list(_records(trainer))
+        mined, _ = read_records(path)
+        if [record.id for record in mined] != [record.id for record in self._original]:
+            raise UserError(
+                f"{path}: mined for other records than those of data.options.train; give the same"
+            )
+        _records(trainer)[:] = mined
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch that the negatives in use were mined for; 0 are those of the data."""
+        return {"epoch": self._epoch}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mines now if the run goes on from a checkpoint of an epoch's last step, taken before the mining."""
+        self._original = self._original or list(_records(trainer))
+        self._mine_for(trainer.current_epoch, trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mines for the next epoch, if there will be one."""
+        following = trainer.current_epoch + 1
+        last = trainer.max_epochs not in (None, -1) and following >= cast(int, trainer.max_epochs)
+        last |= trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        if not last:
+            self._mine_for(following, trainer, pl_module)
+
+    def _file(self, trainer: Trainer, epoch: int) -> Path:
+        return Path(trainer.default_root_dir) / self.FOLDER / f"epoch-{epoch}.jsonl"
+
+    def _mine_for(self, epoch: int, trainer: Trainer, module: Any) -> None:
+        if epoch == self._epoch or epoch % self.every_n_epochs:
+            return
+        started = time.time()
+        self._pool = self._pool or build_pool(self._original, scope=self.scope)
+        rules = replace(self.rules, seed=self.rules.seed + epoch)
+        found = _find(self._pool, rules, module.encoder, self.token_budget, trainer)
+        before = _records(trainer)
+        mined = [
+            with_negatives(record, found[0][at], self._pool)
+            for record, at in zip(self._original, self._pool.record_queries, strict=True)
+        ]
+        pairs = zip(before, mined, strict=True)
+        changed = sum([d.id for d in a.negatives] != [d.id for d in b.negatives] for a, b in pairs)
+        summary = {
+            "format": 1,
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "seconds": time.time() - started,
+            "records": len(mined),
+            "changed": changed,
+            "without": sum(not record.negatives for record in mined),
+            "negatives": sum(len(record.negatives) for record in mined),
+            "documents": len(self._pool.documents),
+            "rules": asdict(rules),
+            "pool": self.scope,
+            "candidates": found[1],
+        }
+        if trainer.is_global_zero:
+            path = self._file(trainer, epoch)
+            write_records(mined, path, overwrite=True)
+            with new_text_file(path.with_suffix(".summary.json"), overwrite=True) as file:
+                json.dump(summary, file, indent=1, ensure_ascii=False)
+        before[:] = mined  # the sampler draws from this very list
+        self._epoch = epoch
+        figures = {"remined/changed_share": changed / len(mined)}
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, trainer.global_step)
+        log.info(
+            "epoch %d: the negatives of %d of %d records changed, %d have none",
+            epoch, changed, len(mined), summary["without"],
+        )  # fmt: skip
+
+
+def _records(trainer: Trainer) -> list[Record]:
+    return trainer.datamodule.train_records  # type: ignore[attr-defined]
+
+
+def _find(
+    pool: Pool, rules: MiningRules, encoder: Encoder, token_budget: int, trainer: Trainer
+) -> tuple[list[Finding], dict[str, int]]:
+    """Every rank embeds its share; the first searches and tells the others."""
+    texts: dict[Role, list[str]] = {
+        "query": [query.text for query in pool.queries],
+        "document": [document.text for document in pool.documents],
+    }
+    precision = _precision(trainer)
+    queries, documents = (
+        _embed(encoder, of_role, role, token_budget, precision, trainer) for role, of_role in texts.items()
+    )
+    found = None
+    if queries is not None and documents is not None:
+        found = find_negatives(pool, queries, documents, rules, device=encoder.device)
+    told: Any = trainer.strategy.broadcast(found)
+    return told
+
+
+def _embed(
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: Role,
+    token_budget: int,
+    precision: Precision,
+    trainer: Trainer,
+) -> Tensor | None:
+    rows = range(trainer.global_rank, len(texts), trainer.world_size)
+    own = embed_texts(
+        encoder, [texts[row] for row in rows], role, token_budget=token_budget, precision=precision,
+        description=f"Mining: {role}s" if trainer.is_global_zero and _shows_progress(trainer) else None,
+    )  # fmt: skip
+    if not dist.is_initialized():
+        return own
+    return gather_embeddings([(torch.tensor(rows), own)], len(texts), trainer.strategy.root_device)
+
+
+def _precision(trainer: Trainer) -> Precision:
+    name = str(trainer.precision)
+    return "bf16" if name.startswith("bf16") else "fp16" if name.startswith("16") else "fp32"
+
+
+def _shows_progress(trainer: Trainer) -> bool:
+    return trainer.progress_bar_callback is not None

@@ -1,0 +1,63 @@
+"""A loss that is not a number ends the run before it reaches a weight."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_run_stops_and_names_the_records(run, injected, capsys, gradient: bool) -> None:
+    spoiled = injected("NotANumberAt", step=4, gradient=str(gradient).lower())
+    assert run("--save_minutes", "0", *spoiled) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert "nan_batch.json" in line and "step 4" in line and "last.ckpt" in line
+    report = json.loads((run.folder / "run" / "nan_batch.json").read_text())
+    assert (report["step"], report["epoch"]) == (4, 1)
+    assert report["gradient norm" if gradient else "loss"] in ("nan", "inf")
+    assert len(set(report["record_ids"])) == 10
+    # The fifth step's records: the same as without the fault.
+    assert set(report["record_ids"]) == set(fifth_steps_records(run))
+    saved = run.content()
+    assert saved["global_step"] == 4
+    assert all(weight.isfinite().all() for weight in saved["state_dict"].values())
+
+
+def fifth_steps_records(run) -> list[str]:
+    from lit_retrofit.data.datamodule import RetrievalData
+    from lit_retrofit.data.sampling import DrawSampler, SamplingOptions
+    from lit_retrofit.data.sources import DataOptions
+
+    options = DataOptions(train=(str(run.folder / "train.jsonl"),), validation_share=0.0)
+    data = RetrievalData(options, SamplingOptions(10))
+    data.setup("fit")
+    sampler = DrawSampler(data.train_records, data.sampling)
+    batches = [draws for _ in range(2) for draws in sampler]
+    return [draw.record.id for draw in batches[4]]
+
+
+def test_accumulated_batches_are_all_named(run, injected) -> None:
+    spoiled = injected("NotANumberAt", step=0, gradient="true")
+    assert run("--trainer.accumulate_grad_batches", "2", *spoiled) == 2
+    report = json.loads((run.folder / "run" / "nan_batch.json").read_text())
+    assert len(set(report["record_ids"])) == 20
+
+
+def test_a_sound_run_writes_no_report(run) -> None:
+    assert run("--trainer.max_steps", "1") == 0
+    assert not (run.folder / "run" / "nan_batch.json").exists()
+    assert torch.tensor(run.column("train/loss")).isfinite().all()
+
+
+@pytest.mark.slow
+def test_a_dead_data_worker_is_told_in_one_line(run, injected, capsys) -> None:
+    """The workers hold some steps ready, then there is nothing more to come."""
+    killed = injected("KillWorkerAt", step=2)
+    assert run("--data.options.workers", "2", "--save_minutes", "0", *killed) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert "a data worker died" in line and "memory" in line
+    assert run("--data.options.workers", "2", "--ckpt_path", run.checkpoint()) == 0
+    assert run(name="whole") == 0
+    assert run.same_weights("whole", "run")
