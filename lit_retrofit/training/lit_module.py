@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -23,19 +23,6 @@ from lit_retrofit.training.graph_budget import GraphBudget
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
 from lit_retrofit.training.strategy import OneSyncStrategy
-
-
-@dataclass(frozen=True)
-class StepEmbeddings:
-    """What the last step compared, for callbacks.
-
-    Attributes:
-        queries: (queries, dimension), detached.
-        documents: (documents, dimension), detached.
-    """
-
-    queries: Tensor
-    documents: Tensor
 
 
 class Retriever(LightningModule):
@@ -117,9 +104,12 @@ class Retriever(LightningModule):
             self.encoder.parameters(),
             self.encoder.frozen,
         )
-        output = self.objective(_compared(cached.leaf, batch))
+        compared = _compared(cached.leaf, batch)
+        output = self.objective(compared)
         self._cached = cached
-        self.step_embeddings = StepEmbeddings(queries.detach(), documents.detach())
+        self.step_embeddings = replace(
+            compared, queries=compared.queries.detach(), documents=compared.documents.detach()
+        )
         size = len(batch.positives)
         self.log("train/loss", output.loss.detach(), prog_bar=True, batch_size=size)
         self.log_dict({f"train/{name}": value for name, value in output.figures.items()}, batch_size=size)
@@ -137,6 +127,11 @@ class Retriever(LightningModule):
             raise RuntimeError("backward without a training_step")
         self._cached.backward(context=self.trainer.precision_plugin.train_step_context)
         self._cached = None
+
+    def computed_tokens(self, batch: RetrievalBatch) -> int:
+        """Tokens that a pass over the step's texts computes: with padding only where texts cannot be packed."""
+        packs = self.encoder.states.packs(self.encoder.backbone, self.device)
+        return batch.tokens if packs else batch.padded_tokens
 
     def _embed(self, batch: TokenBatch) -> Tensor:
         return self.encoder(batch.input_ids, batch.attention_mask)

@@ -18,7 +18,7 @@ class StepMonitor(Callback):
     """Logs each step's throughput, padding share, peak memory and the parts of its time.
 
     - ``train/queries_per_second``, ``train/tokens_per_second``: of all ranks together, by the slowest.
-    - ``train/padding_share``: padded tokens without a text, of all ranks.
+    - ``train/padding_share``: of the computed tokens, of all ranks; 0 where texts are packed.
     - ``train/peak_memory_gb``: of the rank that needs the most.
     - ``train/forward_share``, ``train/backward_share``: of the step's time: micro-batches embedded and the
       loss; the gradient's way back, the second embedding included. The rest is optimizer and callbacks.
@@ -55,7 +55,7 @@ class StepMonitor(Callback):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: RetrievalBatch,
         batch_idx: int,
@@ -63,7 +63,7 @@ class StepMonitor(Callback):
         """Stops the clock and logs."""
         ended = time.perf_counter()
         own = [
-            len(batch.positives), batch.tokens, batch.padded_tokens, ended - self._started,
+            len(batch.positives), batch.tokens, pl_module.computed_tokens(batch), ended - self._started,
             self._loss - self._started, self._gradients - self._loss, self._waited,
             peak_memory(pl_module.device) / 1e9,
         ]  # fmt: skip
