@@ -93,7 +93,7 @@ class Remine(Callback):
             raise UserError(
                 f"{path}: mined for other records than those of data.options.train; give the same"
             )
-        _records(trainer)[:] = mined
+        trainer.datamodule.replace_records(mined)  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch that the negatives in use were mined for; 0 are those of the data."""
@@ -148,7 +148,7 @@ class Remine(Callback):
             write_records(mined, path, overwrite=True)
             with new_text_file(path.with_suffix(".summary.json"), overwrite=True) as file:
                 json.dump(summary, file, indent=1, ensure_ascii=False)
-        before[:] = mined  # the sampler draws from this very list
+        trainer.datamodule.replace_records(mined)  # type: ignore[attr-defined]
         self._epoch = epoch
         figures = {"remined/changed_share": changed / len(mined)}
         for logger in trainer.loggers:
@@ -159,7 +159,7 @@ class Remine(Callback):
         )  # fmt: skip
 
 
-def _records(trainer: Trainer) -> list[Record]:
+def _records(trainer: Trainer) -> Sequence[Record]:
     return trainer.datamodule.train_records  # type: ignore[attr-defined]
 
 

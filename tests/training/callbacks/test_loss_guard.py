@@ -27,15 +27,15 @@ def test_the_run_stops_and_names_the_records(run, injected, capsys, gradient: bo
 
 def fifth_steps_records(run) -> list[str]:
     from lit_retrofit.data.datamodule import RetrievalData
-    from lit_retrofit.data.sampling import DrawSampler, SamplingOptions
-    from lit_retrofit.data.sources import DataOptions
+    from lit_retrofit.data.mixture import Mixture
+    from lit_retrofit.data.options import DataOptions, SamplingOptions
 
     options = DataOptions(train=(str(run.folder / "train.jsonl"),), validation_share=0.0)
     data = RetrievalData(options, SamplingOptions(10))
     data.setup("fit")
-    sampler = DrawSampler(data.train_records, data.sampling)
-    batches = [draws for _ in range(2) for draws in sampler]
-    return [draw.record.id for draw in batches[4]]
+    mixture = Mixture(data.sources, data.sampling)
+    epoch, position = divmod(4, len(mixture))
+    return [draw.record.id for draw in mixture.batch(epoch, position)]
 
 
 def test_accumulated_batches_are_all_named(run, injected) -> None:
