@@ -84,9 +84,7 @@ class RetrievalCollator:
         if self._grouped(draws):
             batch.query_groups = torch.tensor([_number(group) for group in groups])
             batch.document_groups = torch.tensor([_number(group) for group in documents.groups])
-        batch.negatives, batch.teacher_scores = _own_negatives(
-            draws, documents, known_columns, self.scored
-        )
+        batch.negatives, batch.teacher_scores = _own_negatives(draws, documents, known_columns, self.scored)
         batch.temperature = _temperature(draws)
         if self.teacher is not None:
             batch.teacher_queries = self.teacher.look_up([draw.record.query for draw in draws], "query")
