@@ -51,7 +51,6 @@ setup(
         "rich>=13.7",
         "sentence-transformers>=6,<7",
         "torch>=2.8",
-        "torchdata>=0.11",
         "transformers>=5.13,<6",
         "triton>=3.4; platform_system == 'Linux'",
         "wandb>=0.19",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
 from lit_retrofit.data.collating import RetrievalCollator
-from lit_retrofit.data.sampling import Draw
 from lit_retrofit.data.records import Record
+from lit_retrofit.data.sampling import Draw
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions, find_blocks, find_targets
 from lit_retrofit.model.source import resolve_model
@@ -126,7 +126,7 @@ class Ours(Step):
         return loss.item()
 
     def parts(self, records: list[Record]) -> dict[str, float]:
-        """Seconds of encoder and loss alone, without the engine, for as many recomputed texts as `run` has."""
+        """Seconds of encoder and loss alone, without the engine, with as many recomputed texts as `run`."""
         batch = self.batch(records)
         recomputed = self.shares["recomputed"] * batch.padded_tokens
         spent = {"encoder": 0.0, "loss": 0.0}

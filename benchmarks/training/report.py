@@ -29,8 +29,8 @@ def markdown(results: Entry) -> str:
     machine, data = results["machine"], results["data"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "sentence-transformers"))
     head = (
-        f"`{results['command']}` on {machine['processor']}, {machine['threads']} threads; float32, LoRA of rank "
-        f"16 on every linear layer, texts of natural length cut at {data['max_length']} tokens; {versions}. "
+        f"`{results['command']}` on {machine['processor']}, {machine['threads']} threads; float32, LoRA of "
+        f"rank 16 on every linear layer, texts of natural length cut at {data['max_length']} tokens; {versions}. "
         "Every implementation in a process of its own; they take turns; medians."
     )
     parts = ["# Training steps", head]
@@ -62,8 +62,8 @@ def _shares(entry: Entry) -> str:
     loss = sum(part["loss"] for part in parts) / sum(part["step"] for part in parts)
     return (
         f"Ours: {ours['tokens']:.0f} tokens, {ours['padding']:.1%} padding in its micro-batches, "
-        f"{ours['recomputed']:.0%} embedded twice. Encoder alone {encoder:.1%} of the step, loss {loss:.1%}; all "
-        f"the rest (tokenization, engine, update) adds {overhead[len(overhead) // 2]:.1%} to them."
+        f"{ours['recomputed']:.0%} embedded twice. Encoder alone {encoder:.1%} of the step, loss {loss:.1%}; "
+        f"all the rest (tokenization, engine, update) adds {overhead[len(overhead) // 2]:.1%} to them."
     )
 
 

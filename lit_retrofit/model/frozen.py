@@ -41,7 +41,7 @@ class FrozenPrefix:
         self._recording: tuple[Recorded, Callable[[], Any]] | None = None
         self._replaying: tuple[Recorded, Callable[[Any], None]] | None = None
         for block in blocks:
-            block.forward = self._wrap(block.forward, last=block is blocks[-1])  # type: ignore[method-assign]
+            block.forward = self._wrap(block.forward, last=block is blocks[-1])
 
     @classmethod
     def of(cls, backbone: Any) -> FrozenPrefix | None:

@@ -91,16 +91,19 @@ def packed_attention(
 def _on_gpu(
     rows: list[Tensor], layout: Layout, dropout: float, scaling: float | None, window: int | None
 ) -> Tensor:
-    """torch's variable-length attention. (tokens, heads, head dimension) each."""
+    """Torch's variable-length attention. (tokens, heads, head dimension) each."""
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = rows
     if dropout or query.dtype not in _HALVES:
         raise NotImplementedError("variable-length attention takes 16-bit numbers and no dropout")
     sides = (-1, -1) if window is None else (window, window)
-    starts, longest = layout.starts, layout.longest
-    options = {"scale": scaling, "window_size": sides, "enable_gqa": key.shape[1] != query.shape[1]}
-    return varlen_attn(query, key, value, starts, starts, longest, longest, **options)
+    attended = varlen_attn(
+        query, key, value, layout.starts, layout.starts, layout.longest, layout.longest,
+        scale=scaling, window_size=sides, enable_gqa=key.shape[1] != query.shape[1],
+    )  # fmt: skip
+    assert isinstance(attended, Tensor)  # a tuple only where more is asked for
+    return attended
 
 
 def _on_cpu(

@@ -85,8 +85,8 @@ class Retriever(LightningModule):
         if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, OneSyncStrategy):
             name = f"{OneSyncStrategy.__module__}.{OneSyncStrategy.__qualname__}"
             raise UserError(
-                f"{self.trainer.world_size} processes with {type(self.trainer.strategy).__name__}, which would "
-                f"send gradients before they are complete; set --trainer.strategy {name}, as "
+                f"{self.trainer.world_size} processes with {type(self.trainer.strategy).__name__}, which "
+                f"would send gradients before they are complete; set --trainer.strategy {name}, as "
                 "configs/trainer/ddp.yaml does"
             )
 
@@ -129,7 +129,7 @@ class Retriever(LightningModule):
         self._cached = None
 
     def computed_tokens(self, batch: RetrievalBatch) -> int:
-        """Tokens that a pass over the step's texts computes: with padding only where texts cannot be packed."""
+        """Tokens that a pass over the step's texts computes; where texts cannot be packed, padding too."""
         packs = self.encoder.states.packs(self.encoder.backbone, self.device)
         return batch.tokens if packs else batch.padded_tokens
 
@@ -179,7 +179,7 @@ class Retriever(LightningModule):
 
 
 def _compared(embeddings: Tensor, batch: RetrievalBatch) -> StepEmbeddings:
-    """What the objective reads of a step: embeddings of its queries and documents, and what the batch knows."""
+    """What the objective reads of a step: its embeddings, and what the batch knows of them."""
     return StepEmbeddings(
         embeddings[batch.query_rows],
         embeddings[batch.document_rows],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 BUCKET_BYTES = 25 << 20
-"""As much as DistributedDataParallel sends at a time: large enough to fill a network, small enough to copy."""
+"""What DistributedDataParallel sends at a time: large enough to fill a network, small enough to copy."""
 
 
 class OneSyncStrategy(DDPStrategy):

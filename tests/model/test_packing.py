@@ -145,7 +145,11 @@ def test_fewer_key_heads_than_query_heads() -> None:
     begin = 0
     for length in mask.sum(1).tolist():
         part = slice(begin, begin + length)
-        q, k, v = query[:, :, part], key[:, :, part].repeat_interleave(3, 1), value[:, :, part].repeat_interleave(3, 1)
+        q, k, v = (
+            query[:, :, part],
+            key[:, :, part].repeat_interleave(3, 1),
+            value[:, :, part].repeat_interleave(3, 1),
+        )
         expected = (0.3 * q @ k.transpose(2, 3)).softmax(3) @ v
         assert (made[:, part] - expected.transpose(1, 2)).abs().max() < 1e-12
         begin += length

@@ -1,7 +1,7 @@
 """One process of several that train a tiny model, or the only one: writes what it found.
 
-Run as ``python one_of_several.py OUTPUT.pt MODEL DATA.jsonl SETTINGS.json``; ranks and addresses come from the
-environment, as torchrun sets them.
+Run as ``python one_of_several.py OUTPUT.pt MODEL DATA.jsonl SETTINGS.json``; ranks and addresses come from
+the environment, as torchrun sets them.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def train(folder: Path, model: Path, data: Path, case: dict, world: int) -> list
         port = free.getsockname()[1]
     common = {
         **os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1",
+        "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(world),
+        "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     output = folder / f"of-{world}.pt"
     command = [sys.executable, str(WORKER), str(output), str(model), str(data), str(settings)]
