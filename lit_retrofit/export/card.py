@@ -81,7 +81,7 @@ def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
             f"records that share its batch; {data['with_negatives']} records have some",
         ),
         ("method", method),
-        ("loss", f"InfoNCE, temperature {training['objective']['temperature']:g}"),
+        ("loss", f"{_terms(training['objective'])}, temperature {training['objective']['temperature']:g}"),
         ("batch", f"{sampling['batch_size']} queries, {training['steps']} steps, {training['precision']}"),
         ("learning rate", f"{training['optimizer']['learning_rate']:g}, {training['optimizer']['schedule']}"),
         ("lengths", f"queries {options.query_max_length}, documents {options.document_max_length} tokens"),
@@ -89,6 +89,14 @@ def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
         ("training time", f"{training['seconds']:.0f} s"),
     ]
     return "## Recipe\n\n| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _terms(objective: dict[str, Any]) -> str:
+    """The terms of the loss with their weights."""
+    weights = {name: part["weight"] for name, part in objective.items() if isinstance(part, dict)}
+    names = {"info_nce": "InfoNCE", "margin_mse": "MarginMSE"}
+    used = [(names.get(name, name.replace("_", " ")), weight) for name, weight in weights.items() if weight]
+    return " + ".join(name if weight == 1 else f"{weight:g} × {name}" for name, weight in used)
 
 
 def _table(results: dict[str, Results]) -> str:

@@ -15,6 +15,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lit_retrofit.data.datamodule import RetrievalData
 from lit_retrofit.errors import UserError
@@ -92,9 +93,10 @@ class RetrofitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks the output folder before anything slow is loaded."""
         options = self._options
-        if self.subcommand == "fit" and options.get("ckpt_path") is None:
+        first = rank_zero_only.rank == 0  # the others would find what it has already written
+        if first and self.subcommand == "fit" and options.get("ckpt_path") is None:
             prepare_output(options["output"], options["overwrite"])
-        if self.subcommand == "predict":
+        if first and self.subcommand == "predict":
             _check_embeddings(options["output"] / EmbeddingWriter.FILE, options["overwrite"])
         if options["save_minutes"] < 0:
             raise UserError(f"save_minutes is {options['save_minutes']}; 0 saves after every step")

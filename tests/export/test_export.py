@@ -150,7 +150,10 @@ TRAINING = {
     "seconds": 61.4,
     "steps": 120,
     "precision": "bf16-mixed",
-    "objective": {"temperature": 0.02},
+    "objective": {
+        "temperature": 0.02, "info_nce": {"weight": 1.0}, "distillation": {"weight": 0.5}, "margin_mse": None,
+        "spread_out": {"weight": 0.0},
+    },
     "optimizer": {"learning_rate": 0.001, "schedule": "linear"},
     "sampling": {"batch_size": 64, "negatives": 2, "neighbours": 3},
     "data": {
@@ -190,7 +193,7 @@ def test_the_model_card(run, tmp_path, model: str) -> None:
         "train.jsonl: 500 records",
         "en 300",
         "LoRA, r = 4, alpha = 16",
-        "temperature 0.02",
+        "InfoNCE + 0.5 × distillation, temperature 0.02 |",
         "64 queries, 120 steps",
         "0.001, linear",
         "queries 16, documents 24",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -78,3 +79,34 @@ def test_several_processes_train_as_one(bert_folder, data, tmp_path, name: str, 
         assert part["weights"].keys() == alone["weights"].keys()
         for key, weight in alone["weights"].items():
             assert (part["weights"][key] - weight).abs().max() < 1e-9, key
+
+
+@pytest.mark.slow
+def test_the_command_line_on_two_devices(bert_folder, data, tmp_path) -> None:
+    """`fit` starts the second process itself; both together log what one logs."""
+    console_script = Path(sys.executable).parent / "lit-retrofit"
+    losses = {}
+    for devices in (1, 2):
+        output = tmp_path / f"on-{devices}"
+        command = [
+            console_script, "fit", "--model.encoder.model", bert_folder, "--model.encoder.dropout", "0",
+            "--data.options.train", f"[{data}]", "--data.options.validation_share", "0.3",
+            "--data.sampling.batch_size", "8", "--trainer.accelerator", "cpu", "--trainer.devices",
+            str(devices), "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1",
+            "--trainer.precision", "64-true", "--output", output, "--wandb", "false",
+        ]  # fmt: skip
+        if devices > 1:
+            command += ["--trainer.strategy", "lit_retrofit.training.strategy.OneSyncStrategy"]
+        done = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        with (output / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        losses[devices] = [
+            float(row[key]) for key in ("train/loss", "val/nDCG@10") for row in rows if row.get(key)
+        ]
+        assert (output / "checkpoints" / "last.ckpt").is_file()
+        assert json.loads((output / "training.json").read_text())["steps"] == 4
+    assert len(losses[1]) == 6
+    assert losses[2] == pytest.approx(losses[1], rel=1e-5)  # as they stand in the log
