@@ -163,12 +163,7 @@ class GradCache(Ours):
     def batch(self, records: list[Record]) -> RetrievalBatch:
         """Queries, then documents; padded to the longest of each 32."""
         batch = super().batch(records)
-        widest = max(part.input_ids.shape[1] for part in batch.micro_batches)
-        ids = torch.full((batch.texts, widest), self.encoder.tokenizer.pad_id)
-        mask = torch.zeros_like(ids)
-        for part in batch.micro_batches:
-            ids[part.rows, : part.input_ids.shape[1]] = part.input_ids
-            mask[part.rows, : part.input_ids.shape[1]] = part.attention_mask
+        ids, mask = padded(batch, self.encoder.tokenizer.pad_id)
         parts = []
         for rows in torch.arange(batch.texts).split(MINI_BATCH):
             width = int(mask[rows].sum(1).max())
@@ -227,14 +222,8 @@ class Plain(Ours):
 
     def backward(self, records: list[Record]) -> float:
         """Without engine, packing and strips."""
-        self.collate.token_budget = 10**9
         batch = self.batch(records)
-        width = max(part.input_ids.shape[1] for part in batch.micro_batches)
-        ids = torch.full((batch.texts, width), self.encoder.tokenizer.pad_id)
-        mask = torch.zeros_like(ids)
-        for part in batch.micro_batches:
-            ids[part.rows, : part.input_ids.shape[1]] = part.input_ids
-            mask[part.rows, : part.input_ids.shape[1]] = part.attention_mask
+        ids, mask = padded(batch, self.encoder.tokenizer.pad_id)
         hidden = self.encoder.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
         means = (hidden * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True)
         embeddings = nn.functional.normalize(means, dim=1)
@@ -257,6 +246,17 @@ PEERS: dict[str, tuple[str, Callable[[Settings], Step]]] = {
     ),
     "plain": ("one graph over the whole batch", Plain),
 }
+
+
+def padded(batch: RetrievalBatch, pad_id: int) -> tuple[Tensor, Tensor]:
+    """(texts, length) token ids and mask of all texts of a batch, in their order."""
+    widest = max(part.input_ids.shape[1] for part in batch.micro_batches)
+    ids = torch.full((batch.texts, widest), pad_id)
+    mask = torch.zeros_like(ids)
+    for part in batch.micro_batches:
+        ids[part.rows, : part.input_ids.shape[1]] = part.input_ids
+        mask[part.rows, : part.input_ids.shape[1]] = part.attention_mask
+    return ids, mask
 
 
 def cut(backbone: Any, layers: int | None) -> None:
