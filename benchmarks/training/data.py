@@ -35,6 +35,8 @@ def read_pairs(source: str) -> list[Record]:
 def draw_batches(records: list[Record], size: int, count: int, seed: int) -> list[list[Record]]:
     """Batches of different records, at random."""
     if size > len(records):
-        raise SystemExit(f"--batch-sizes {size}: the data has {len(records)} distinct pairs; give other --data")
+        raise SystemExit(
+            f"--batch-sizes {size}: the data has {len(records)} distinct pairs; give other --data"
+        )
     rng = np.random.default_rng(seed)
     return [[records[i] for i in rng.choice(len(records), size, replace=False)] for _ in range(count)]

@@ -37,7 +37,12 @@ def _do(step: Any, kind: str, records: list[Record]) -> Any:
         return loss, found
     start_peak()
     seconds = step.run(records)
-    return {"seconds": seconds, "loss": step.losses[-1], "peak": process_peak(), **getattr(step, "shares", {})}
+    return {
+        "seconds": seconds,
+        "loss": step.losses[-1],
+        "peak": process_peak(),
+        **getattr(step, "shares", {}),
+    }
 
 
 class Worker:

@@ -79,5 +79,7 @@ def add_lora(backbone: nn.Module, options: LoraOptions) -> nn.Module:
     config = LoraConfig(
         r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets, **chosen
     )
-    config._register_custom_module({nn.Linear: MergedLoraLinear})  # peft's way to give it a layer of one's own
+    config._register_custom_module(
+        {nn.Linear: MergedLoraLinear}
+    )  # peft's way to give it a layer of one's own
     return get_peft_model(backbone, config)
