@@ -232,7 +232,7 @@ def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
     if options.freeze_embeddings:
         backbone.get_input_embeddings().requires_grad_(False)
     if options.freeze_layers:
-        _freeze_layers(backbone, options.freeze_layers)
+        freeze_layers(backbone, options.freeze_layers)
     # Unused by every pooling here; left trainable, it would wait for a gradient that never comes.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler.requires_grad_(False)
@@ -241,7 +241,7 @@ def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
     return backbone
 
 
-def _freeze_layers(backbone: Any, count: int) -> None:
+def freeze_layers(backbone: Any, count: int) -> None:
     """Freezes the lowest blocks and all that comes before them."""
     name, blocks = find_blocks(backbone)
     if not 0 <= count < len(blocks):

@@ -155,7 +155,7 @@ def _work(run: Run, kept: Kept) -> float:
 
 
 def _loss_bytes(run: Run, rows: int, columns: int) -> float:
-    """A strip in fp32, both sides' embeddings and gradients, and their sum over texts that play both parts."""
+    """A strip in fp32, both sides' embeddings and gradients, and what adds these up text by text."""
     row = columns * _FLOAT
     height = min(rows, max(1, DEFAULT_STRIP_BYTES // row))
     if run.device.on_cpu:
@@ -164,7 +164,7 @@ def _loss_bytes(run: Run, rows: int, columns: int) -> float:
 
 
 def largest_batch(holds: Callable[[int], bool]) -> int:
-    """The largest number of queries for which a condition holds that larger ones only break; 0 for none."""
+    """The most queries for which a condition holds that more of them can only break; 0 for none."""
     if not holds(1):
         return 0
     low, high = 1, 2

@@ -114,7 +114,7 @@ def _fits_without_recomputing(run: Run, batch: int) -> bool:
 
 
 def _verdict(memory: Memory, largest: int) -> str:
-    free = memory.available - memory.program
+    free = max(0, memory.available - memory.program)
     if memory.fits:
         return f"fits: {gigabytes(memory.total)} of {gigabytes(free)}"
     if memory.weights + memory.gradients + memory.optimizer > free:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lit_retrofit.model.encoder import Encoder, make_trainable
+from lit_retrofit.model.encoder import Encoder, freeze_layers, make_trainable
 from lit_retrofit.model.lora import find_blocks
 from lit_retrofit.planning.live_bytes import LiveBytes
 from lit_retrofit.planning.sizes import first_trained_block
@@ -75,13 +75,14 @@ def cut(encoder: Encoder, blocks: int) -> Encoder:
     config.vocab_size = _VOCABULARY
     config.pad_token_id = min(config.pad_token_id or 0, _VOCABULARY - 1)
     options = encoder.options
-    frozen = options.freeze_embeddings or options.freeze_layers > 0
     lora = None if options.lora is None else replace(options.lora, top_layers=None)
-    options = replace(options, freeze_layers=0, freeze_embeddings=frozen, lora=lora, compile=False)
+    options = replace(options, freeze_layers=0, lora=lora, compile=False)
     with torch.random.fork_rng([]):
         backbone = AutoModel.from_config(
             config, dtype=torch.float32, trust_remote_code=options.trust_remote_code
         )
+        if encoder.options.freeze_layers:
+            freeze_layers(backbone, 0)  # what comes before the blocks is frozen along
         return Encoder(make_trainable(backbone, options), encoder.tokenizer, options, encoder.normalise)
 
 

@@ -65,10 +65,13 @@ class Flop:
 def first_trained_block(encoder: Encoder) -> int:
     """Number of the lowest block that the backward pass reaches."""
     name, blocks = find_blocks(encoder.backbone)
-    trained = [n for n, p in encoder.backbone.named_parameters() if p.requires_grad]
-    if any(name + "." not in n for n in trained):
-        return 0
-    return min((int(n.split(name + ".")[1].split(".")[0]) for n in trained), default=len(blocks))
+    for parameter_name, parameter in encoder.backbone.named_parameters():
+        if parameter_name.startswith(f"{name}.0."):
+            break
+        if parameter.requires_grad:
+            return 0
+    trained = (any(parameter.requires_grad for parameter in block.parameters()) for block in blocks)
+    return next((number for number, found in enumerate(trained) if found), len(blocks))
 
 
 def count_flop(encoder: Encoder, length: float, *, merged: bool) -> Flop:

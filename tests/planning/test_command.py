@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from retrofit_kernels.cost import CARDS
 
 from lit_retrofit.cli import main
 
@@ -58,14 +60,14 @@ def test_lengths_of_the_config_given_or_measured(plan, tmp_path) -> None:
     assert found["source"] == "the mean of 12 training records"
 
 
-def test_what_never_fits_is_said(plan) -> None:
-    made = plan(
-        "--model.graph_memory=0",
-        "--data.options.token_budget=100000000",
-        "--data.sampling.batch_size=100000000",
-    )
-    assert made["verdict"].startswith("does not fit") or made["verdict"].startswith("can never fit")
-    assert not made["memory"]["fits"]
+def test_what_does_not_fit_is_said(plan, monkeypatch) -> None:
+    made = plan("--data.sampling.batch_size=1000000000")
+    assert made["verdict"].startswith("does not fit") and 1 < made["largest_batch"] < 10**9
+    assert f"{made['largest_batch']:,}" in made["verdict"]
+    monkeypatch.setitem(CARDS, "h100", replace(CARDS["h100"], memory=0))
+    made = plan()
+    assert made["verdict"].startswith("can never fit: weights, gradients and optimizer alone")
+    assert made["largest_batch"] == made["largest_batch_kept"] == 0 and not made["memory"]["fits"]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def test_planned_memory_is_that_of_a_real_step(case: str, bert, pairs, bert_fold
         "--data.options.token_budget=2048", "--data.sampling.batch_size=128", "--data.sampling.negatives=0",
         "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.max_steps=2",
         "--trainer.logger=false", "--trainer.enable_checkpointing=false",
-        "--trainer.enable_progress_bar=false", "--wandb=false", "--output", str(tmp_path / "run"), *CASES[case],
+        "--trainer.enable_progress_bar=false", "--wandb=false", "--output", str(tmp_path / "run"),
+        *CASES[case],
     ]  # fmt: skip
     assert main(["plan", *words, "--json", str(tmp_path / "plan.json")]) == 0
     planned = json.loads((tmp_path / "plan.json").read_text())["memory"]["total"]

@@ -62,6 +62,11 @@ def test_nothing_goes_back_through_frozen_blocks(options: dict, bert_folder) -> 
     assert flop.backward == count_flop(shapes(bert_folder, **every), 10, merged=True).backward / 2
 
 
+def test_a_norm_above_the_blocks_leaves_the_lower_ones_frozen(modernbert_folder) -> None:
+    assert first_trained_block(shapes(modernbert_folder, freeze_layers=1)) == 1
+    assert first_trained_block(shapes(modernbert_folder, freeze_embeddings=True)) == 0
+
+
 def test_checkpointing_repeats_the_forward(bert_folder) -> None:
     plain, again = (
         count_flop(shapes(bert_folder, gradient_checkpointing=on), 10, merged=True) for on in (False, True)
