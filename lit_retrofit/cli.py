@@ -24,14 +24,21 @@ class Command:
         summary: one line for ``lit-retrofit --help``.
         target: ``module:function``. Its keyword arguments are the options.
         leading: an argument that may stand first without its flag.
+        takes_words: the function takes the words as they are and parses them by itself, as `fit` does.
     """
 
     summary: str
     target: str
     leading: str | None = None
+    takes_words: bool = False
 
 
 COMMANDS = {
+    "plan": Command(
+        "tell what `fit` would take: memory, largest batch, time",
+        "lit_retrofit.planning.command:plan",
+        takes_words=True,
+    ),
     "evaluate": Command(
         "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", "model"
     ),
@@ -132,10 +139,13 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _call(name: str, command: Command, words: list[str]) -> None:
-    from jsonargparse import ArgumentParser
-
     module, function_name = command.target.split(":")
     function = getattr(import_module(module), function_name)
+    if command.takes_words:
+        function(words)
+        return
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(
         prog=f"lit-retrofit {name}",
         description=function.__doc__.split("\n    Args:")[0],

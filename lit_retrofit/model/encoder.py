@@ -114,14 +114,20 @@ class Encoder(nn.Module):
         return self.backbone.merge_and_unload()
 
 
-def build_encoder(options: EncoderOptions) -> Encoder:
+def build_encoder(options: EncoderOptions, *, weights: bool = True) -> Encoder:
     """Loads a model and fills every None of the options with the model's own setting.
+
+    Args:
+        options: the model and how it embeds.
+        weights: False leaves them out: the encoder is on torch's meta device, where it has shapes alone.
 
     Raises:
         UserError: no such model, no tokenizer, a hub that cannot be reached, a length beyond the model's.
     """
     source = resolve_model(options.model)
-    backbone, tokenizer = _load(source, options)  # first: a hub out of reach is asked once, not per file
+    backbone, tokenizer = _load(
+        source, options, weights
+    )  # first: a hub out of reach is asked once, not per file
     settings = read_settings(source)
     limit = _max_length(backbone, tokenizer)
     # A tokenizer's limit is a default: sentence-transformers writes its own `max_seq_length` there.
@@ -148,7 +154,7 @@ def build_encoder(options: EncoderOptions) -> Encoder:
         {"query": options.query_prompt or "", "document": options.document_prompt or ""},
         lengths,
     )
-    return Encoder(_trainable(backbone, options), role_tokenizer, options, settings.normalise)
+    return Encoder(make_trainable(backbone, options), role_tokenizer, options, settings.normalise)
 
 
 def _first(*values: str | None) -> str:
@@ -177,7 +183,7 @@ def _first_position(backbone: Any) -> int:
     return 0 if padding is None else padding + 1
 
 
-def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
+def _load(source: str, options: EncoderOptions, weights: bool) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -186,10 +192,15 @@ def _load(source: str, options: EncoderOptions) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
         if options.dropout is not None:
             _set_dropout(config, options.dropout)
+        loading: dict[str, Any] = {"missing_keys": ()}
         # Master weights in float32; recent transformers would keep the checkpoint's bf16.
-        backbone, loading = AutoModel.from_pretrained(
-            source, config=config, dtype=torch.float32, trust_remote_code=trust, output_loading_info=True
-        )
+        if weights:
+            backbone, loading = AutoModel.from_pretrained(
+                source, config=config, dtype=torch.float32, trust_remote_code=trust, output_loading_info=True
+            )
+        else:
+            with torch.device("meta"):
+                backbone = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=trust)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -214,13 +225,14 @@ def _set_dropout(config: Any, value: float) -> None:
             setattr(config, name, value)
 
 
-def _trainable(backbone: Any, options: EncoderOptions) -> Any:
+def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
+    """Freezes what the options keep as it is, and adds their adapters."""
     if options.gradient_checkpointing:
         backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if options.freeze_embeddings:
         backbone.get_input_embeddings().requires_grad_(False)
     if options.freeze_layers:
-        _freeze_layers(backbone, options.freeze_layers)
+        freeze_layers(backbone, options.freeze_layers)
     # Unused by every pooling here; left trainable, it would wait for a gradient that never comes.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler.requires_grad_(False)
@@ -229,7 +241,7 @@ def _trainable(backbone: Any, options: EncoderOptions) -> Any:
     return backbone
 
 
-def _freeze_layers(backbone: Any, count: int) -> None:
+def freeze_layers(backbone: Any, count: int) -> None:
     """Freezes the lowest blocks and all that comes before them."""
     name, blocks = find_blocks(backbone)
     if not 0 <= count < len(blocks):

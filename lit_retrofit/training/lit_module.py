@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
 from lit_retrofit.errors import UserError
-from lit_retrofit.model.encoder import EncoderOptions, build_encoder
+from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.model.loading import CHECKPOINT_KEY
 from lit_retrofit.model.tokenizer import RoleTokenizer
 from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
@@ -57,13 +57,18 @@ class Retriever(LightningModule):
             "optimizer": asdict(optimizer),
             "graph_memory": graph_memory,
         }
-        self.encoder = build_encoder(encoder)
+        self.encoder = self.make_encoder(encoder)
         self.objective = Objective(objective, self.encoder.dimension)
         self.optimizer_options = optimizer
         self.graph_budget = GraphBudget(graph_memory)
         self.strict_loading = False  # checkpoints hold the trained weights only
         self._cached: CachedEmbeddings | None = None
         self.step_embeddings: StepEmbeddings | None = None
+
+    @staticmethod
+    def make_encoder(options: EncoderOptions) -> Encoder:
+        """Loads the encoder; a plan makes one without weights instead."""
+        return build_encoder(options)
 
     @property
     def tokenizer(self) -> RoleTokenizer:

@@ -1,0 +1,1 @@
+"""What a training run needs, told before it: memory, the largest batch, the time of a step."""

@@ -1,0 +1,176 @@
+"""Memory of a step by part, and the largest batch that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retrofit_kernels._loss.strip_torch import CPU_STRIP_BYTES, CPU_STRIP_ROWS
+from retrofit_kernels.cost import DEFAULT_STRIP_BYTES
+
+from lit_retrofit.planning.devices import Device
+from lit_retrofit.planning.probe import GraphCost
+from lit_retrofit.planning.sizes import Parameters
+from lit_retrofit.planning.workload import Group, Texts, micro_batches
+from lit_retrofit.training.graph_budget import CPU_SHARE, CUDA_SHARE
+
+LARGEST = 1 << 24
+"""Queries beyond which no larger batch is looked for."""
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the memory and the time of a step follow from.
+
+    Attributes:
+        device: where it runs.
+        parameters: of encoder and objective.
+        table_trained: whether the token embeddings are trained.
+        dimension: of an embedding.
+        graph: what embedding a micro-batch takes.
+        frozen_token_bytes: of the frozen blocks' output, 0 where there are none.
+        graph_memory: the config's, in GB; None takes a share of what is free.
+        token_budget: tokens of a micro-batch.
+        texts: what a query brings.
+    """
+
+    device: Device
+    parameters: Parameters
+    table_trained: bool
+    dimension: int
+    graph: GraphCost
+    frozen_token_bytes: int
+    graph_memory: float | None
+    token_budget: int
+    texts: Texts
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part, at the peak of a step after the first.
+
+    Attributes:
+        program: Python and its libraries, or CUDA's context.
+        weights: in float32.
+        gradients: of what is trained.
+        optimizer: AdamW's two moments.
+        kept_graphs: of micro-batches that are not embedded twice.
+        frozen_outputs: of the frozen blocks, kept for the second pass.
+        embeddings: of all texts, and their gradient.
+        loss: a strip of logits, both sides' embeddings and their gradients. Gone before `work` comes.
+        work: the micro-batch at work in the backward pass, its graph included where it was not kept.
+        total: all but the program; of loss and work the larger.
+        available: on the device, for the program and the total.
+        fits: program and total against available.
+    """
+
+    program: int
+    weights: int
+    gradients: int
+    optimizer: int
+    kept_graphs: int
+    frozen_outputs: int
+    embeddings: int
+    loss: int
+    work: int
+    total: int
+    available: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which graphs of a step are kept.
+
+    Attributes:
+        bytes: of graphs.
+        frozen_outputs: bytes, 0 where the frozen blocks run twice.
+        recomputed: micro-batches that are embedded twice.
+        groups: all.
+    """
+
+    bytes: float
+    frozen_outputs: float
+    recomputed: list[Group]
+    groups: list[Group]
+
+
+def step_memory(run: Run, batch: int) -> tuple[Memory, Kept]:
+    """Memory of a step of this many queries, and which graphs it keeps."""
+    number = run.parameters
+    weights, gradients = _FLOAT * number.total, _FLOAT * number.trainable
+    documents = round(batch * run.texts.documents_per_query)
+    embeddings = 2 * (batch + documents) * run.dimension * _FLOAT
+    loss = _loss_bytes(run, batch, documents)
+    groups = micro_batches(run.texts, batch, run.token_budget)
+    fixed = weights + 3 * gradients + embeddings
+    most = max(loss, _work(run, Kept(0, 0, groups, groups)))
+    room = run.device.memory - run.device.program - fixed - most
+    kept = _keep(run, groups, _limit(run, weights, room))
+    work = _work(run, kept)
+    total = round(fixed + kept.bytes + kept.frozen_outputs + max(loss, work))
+    return Memory(
+        run.device.program, weights, gradients, 2 * gradients, round(kept.bytes), round(kept.frozen_outputs),
+        embeddings, round(loss), round(work), total, run.device.memory,
+        run.device.program + total <= run.device.memory,
+    ), kept  # fmt: skip
+
+
+def _limit(run: Run, weights: int, room: float) -> float:
+    """Bytes of graphs that may be kept: a share of what is free when only the weights are there.
+
+    On a card the engine answers an error of memory by keeping less, down to the room that there is.
+    """
+    if run.graph_memory is not None:
+        return run.graph_memory * 1e9
+    free = max(0, run.device.memory - run.device.program - weights)
+    return CPU_SHARE * free if run.device.on_cpu else max(0.0, min(CUDA_SHARE * free, room))
+
+
+def _keep(run: Run, groups: list[Group], limit: float) -> Kept:
+    """The longest first, as many as the limit takes, after the frozen blocks' output (`grad_cache.py`)."""
+    outputs = run.frozen_token_bytes * sum(group.count * group.tokens for group in groups)
+    if outputs > limit / 2:
+        outputs = 0.0
+    room, kept, recomputed = limit - outputs, 0.0, []
+    for group in groups:
+        each = run.graph.graph(group.tokens)
+        fitting = min(group.count, int((room - kept) // each)) if each else group.count
+        kept += fitting * each
+        if fitting < group.count:
+            recomputed.append(Group(group.count - fitting, group.tokens, group.length))
+    return Kept(kept, outputs, recomputed, groups)
+
+
+def _work(run: Run, kept: Kept) -> float:
+    """The most of: a kept graph's backward pass, a recomputed one's with its graph, a table's gradient."""
+    graph = run.graph
+    found = [graph.work(group.tokens) for group in kept.groups]
+    found += [graph.graph(group.tokens) + graph.work(group.tokens) for group in kept.recomputed]
+    if run.table_trained and sum(group.count for group in kept.groups) > 1:
+        # each micro-batch makes a gradient of the whole table, and adds it
+        found.append(_FLOAT * run.parameters.embeddings)
+    return max(found, default=0.0)
+
+
+def _loss_bytes(run: Run, rows: int, columns: int) -> float:
+    """A strip in fp32, both sides' embeddings and gradients, and what adds these up text by text."""
+    row = columns * _FLOAT
+    height = min(rows, max(1, DEFAULT_STRIP_BYTES // row))
+    if run.device.on_cpu:
+        height = max(1, min(height, CPU_STRIP_ROWS, CPU_STRIP_BYTES // row))
+    return height * row + 3 * (rows + columns) * run.dimension * _FLOAT
+
+
+def largest_batch(holds: Callable[[int], bool]) -> int:
+    """The most queries for which a condition holds that more of them can only break; 0 for none."""
+    if not holds(1):
+        return 0
+    low, high = 1, 2
+    while high <= LARGEST and holds(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return min(low, LARGEST)

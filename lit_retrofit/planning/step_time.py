@@ -1,0 +1,73 @@
+"""How long a step takes, by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retrofit_kernels.cost import loss_cost
+
+from lit_retrofit.planning.memory import Kept, Run
+from lit_retrofit.planning.sizes import Flop
+
+CountFlop = Callable[[float], Flop]
+"""Operations for each token of texts of a length."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step by part, and what follows from them.
+
+    Attributes:
+        forward: the first pass over all texts.
+        recomputed: the second forward of micro-batches whose graph was not kept.
+        backward: through the encoder.
+        loss: similarities and their gradients.
+        update: AdamW.
+        total: their sum.
+        recomputed_share: of the tokens.
+        tokens: of a step.
+        examples_per_hour: queries.
+    """
+
+    forward: float
+    recomputed: float
+    backward: float
+    loss: float
+    update: float
+    total: float
+    recomputed_share: float
+    tokens: float
+    examples_per_hour: float
+
+
+def step_time(run: Run, batch: int, kept: Kept, flop: CountFlop) -> StepTime:
+    """Seconds of a step: operations over rates; loading of data is taken to run beside it."""
+    device = run.device
+    forward = backward = recomputed = tokens = again = 0.0
+    for group in kept.groups:
+        each = flop(group.length)
+        tokens += group.count * group.tokens
+        forward += group.count * (group.tokens * each.forward + each.merging)
+        backward += group.count * (group.tokens * each.backward + each.merging)
+    for group in kept.recomputed:
+        each = flop(group.length)
+        again += group.count * group.tokens
+        pass_ = each.trained_forward if kept.frozen_outputs else each.forward
+        recomputed += group.count * (group.tokens * pass_ + each.merging)
+    loss = _loss_seconds(run, batch)
+    # weight, gradient and two moments are read, all but the gradient written
+    update = 7 * 4 * run.parameters.trainable / device.bandwidth
+    parts = (
+        forward / device.forward, recomputed / device.forward, backward / device.backward, loss, update,
+    )  # fmt: skip
+    total = sum(parts)
+    return StepTime(*parts, total, again / tokens, tokens, batch * 3600 / total)
+
+
+def _loss_seconds(run: Run, batch: int) -> float:
+    """By the kernels' cost model, or three products of 2·B·N·D at the rate of a large one."""
+    columns = round(batch * run.texts.documents_per_query)
+    if run.device.card is not None:
+        return loss_cost(batch, columns, run.dimension, "float32", run.device.card).seconds
+    return 6 * batch * columns * run.dimension / run.device.product

@@ -1,0 +1,85 @@
+"""``lit-retrofit plan`` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from retrofit_kernels.cost import CARDS
+
+from lit_retrofit.cli import main
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+@pytest.fixture
+def plan(bert_folder, tmp_path):
+    def run(*words: str, device: str = "h100") -> dict:
+        path = tmp_path / "plan.json"
+        given = ["--model.encoder.model", str(bert_folder), "--device", device, "--json", str(path)]
+        assert main(["plan", *given, "--output", str(tmp_path / "run"), *words]) == 0
+        assert not (tmp_path / "run").exists()
+        return json.loads(path.read_text())
+
+    return run
+
+
+def keys(value: dict) -> set[str]:
+    return {*value, *(key for part in value.values() if isinstance(part, dict) for key in keys(part))}
+
+
+def test_every_key_is_documented(plan) -> None:
+    section = DOCUMENT.read_text(encoding="utf-8").split("## Plan a run")[1]
+    missing = {key for key in keys(plan()) if f"`{key}`" not in section}
+    assert not missing
+
+
+def test_a_card_is_a_prediction_and_this_machine_is_measured(plan, capsys) -> None:
+    card = plan("--model.encoder.lora.r=2")
+    assert not card["measured"] and "prediction" in card["assumptions"][0]
+    assert card["settings"]["precision"] == "bf16-mixed"
+    assert "a prediction" in capsys.readouterr().out
+    cpu = plan("--trainer.precision=32-true", device="cpu")
+    assert cpu["measured"] and cpu["time"]["total"] > 0
+
+
+def test_lengths_of_the_config_given_or_measured(plan, tmp_path) -> None:
+    assert plan("--data.options.training_document_length=20")["texts"]["document_tokens"] == 20
+    given = plan("--query_tokens=5", "--data.sampling.negatives=2")["texts"]
+    assert (given["query_tokens"], given["document_tokens"], given["documents_per_query"]) == (5, 24, 3)
+    # [CLS], "query: " as two tokens, letters of their own, [SEP]
+    rows = [{"query": f"q {i:02}", "positive": f"the page {i:02}"} for i in range(12)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = plan(
+        "--measure_data", "--data.options.train", f"[{tmp_path}/train.jsonl]",
+        "--data.options.validation_share=0", "--data.sampling.batch_size=4",
+    )["texts"]  # fmt: skip
+    assert (found["query_tokens"], found["document_tokens"], found["documents_per_query"]) == (7, 8, 1)
+    assert found["source"] == "the mean of 12 training records"
+
+
+def test_what_does_not_fit_is_said(plan, monkeypatch) -> None:
+    made = plan("--data.sampling.batch_size=1000000000")
+    assert made["verdict"].startswith("does not fit") and 1 < made["largest_batch"] < 10**9
+    assert f"{made['largest_batch']:,}" in made["verdict"]
+    monkeypatch.setitem(CARDS, "h100", replace(CARDS["h100"], memory=0))
+    made = plan()
+    assert made["verdict"].startswith("can never fit: weights, gradients and optimizer alone")
+    assert made["largest_batch"] == made["largest_batch_kept"] == 0 and not made["memory"]["fits"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device=h800"], "there are cpu, rtx3090, rtx4090"),
+        (["--device=t4", "--trainer.precision=bf16-mixed"], "16-mixed"),
+        (["--device=h100", "--query_tokens=0"], "--query_tokens is 0"),
+        (["--device=h100", "--model.temprature=1"], "temprature"),
+    ],
+)
+def test_mistakes_take_one_line(words: list[str], message: str, bert_folder, capsys) -> None:
+    assert main(["plan", "--model.encoder.model", str(bert_folder), *words]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("lit-retrofit plan: error: ") and message in line
