@@ -151,7 +151,10 @@ TRAINING = {
     "steps": 120,
     "precision": "bf16-mixed",
     "objective": {
-        "temperature": 0.02, "info_nce": {"weight": 1.0}, "distillation": {"weight": 0.5}, "margin_mse": None,
+        "temperature": 0.02,
+        "info_nce": {"weight": 1.0},
+        "distillation": {"weight": 0.5},
+        "margin_mse": None,
         "spread_out": {"weight": 0.0},
     },
     "optimizer": {"learning_rate": 0.001, "schedule": "linear"},
