@@ -93,7 +93,8 @@ class RetrofitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks the output folder before anything slow is loaded."""
         options = self._options
-        first = rank_zero_only.rank == 0  # the others would find what it has already written
+        # The others would find what the first has already written.
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         if first and self.subcommand == "fit" and options.get("ckpt_path") is None:
             prepare_output(options["output"], options["overwrite"])
         if first and self.subcommand == "predict":
