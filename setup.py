@@ -47,6 +47,7 @@ setup(
         "numpy>=1.26",
         "peft>=0.18",
         "platformdirs>=4",
+        "psutil>=5.9",
         "pyarrow>=17",
         "rich>=13.7",
         "sentence-transformers>=6,<7",
