@@ -168,7 +168,7 @@ def check_under_ddp(rank: int, parts: list[StepEmbeddings]) -> None:
 
 
 def check_a_document_on_both_ranks(rank: int, parts: list[StepEmbeddings]) -> None:
-    """Rank 1's negative that is rank 0's positive is no negative there, if ids say that they are one."""
+    """Rank 1's document that is rank 0's positive is one document, if ids say so."""
     objective = build({"info_nce": InfoNCEOptions()})
     ids = [torch.arange(9), torch.arange(20, 25)]
     ids[1][4] = parts[0].positives[0]
@@ -179,8 +179,11 @@ def check_a_document_on_both_ranks(rank: int, parts: list[StepEmbeddings]) -> No
     without = objective(parts[rank]).figures["masked_pairs"]
     step = replace(parts[rank], known_ids=known[rank], document_ids=ids[rank])
     masked = objective(step).figures["masked_pairs"]
-    answered = sum(int((k == ids[1][4]).any(1).sum()) for k in known[:1])
-    assert masked == without + answered + int(known[1].eq(ids[1][4]).any(1).sum()) > without
+    # The copy on rank 1 is nobody's negative, and rank 0's column none of those that know the copy.
+    queries = sum(len(part.queries) for part in parts)
+    own, knows = parts[1].positives == 4, parts[1].known_positives.eq(4).any(1)
+    expected = without + queries - int(own.sum()) - int((knows & ~own).sum()) + int(knows.sum())
+    assert masked == expected > without
 
 
 def check_a_rank_that_the_teacher_does_not_know(rank: int, parts: list[StepEmbeddings]) -> None:
