@@ -22,6 +22,7 @@ from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
+from lit_retrofit.training.strategy import NAME as STRATEGY
 from lit_retrofit.training.strategy import OneSyncStrategy
 
 
@@ -88,11 +89,10 @@ class Retriever(LightningModule):
                 f"updates vanish; set --trainer.precision {mixed}"
             )
         if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, OneSyncStrategy):
-            name = f"{OneSyncStrategy.__module__}.{OneSyncStrategy.__qualname__}"
             raise UserError(
                 f"{self.trainer.world_size} processes with {type(self.trainer.strategy).__name__}, which "
-                f"would send gradients before they are complete; set --trainer.strategy {name}, as "
-                "configs/trainer/ddp.yaml does"
+                f"would send gradients before they are complete; set --trainer.strategy {STRATEGY}, or stack "
+                "--config configs/trainer/ddp.yaml"
             )
 
     def configure_callbacks(self) -> Sequence[Callback]:

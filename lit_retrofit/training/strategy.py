@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
+NAME = "one_sync"
+"""For `--trainer.strategy`."""
 BUCKET_BYTES = 25 << 20
 """What DistributedDataParallel sends at a time: large enough to fill a network, small enough to copy."""
 
@@ -47,6 +49,9 @@ class OneSyncStrategy(DDPStrategy):
         if not self._blocked:
             assert self.lightning_module is not None
             add_up_gradients(_trainable(self.lightning_module))
+
+
+StrategyRegistry.register(NAME, OneSyncStrategy, description="gradients are added up once per optimizer step")
 
 
 def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -96,7 +96,7 @@ def test_the_command_line_on_two_devices(bert_folder, data, tmp_path) -> None:
             "--trainer.precision", "64-true", "--output", output, "--wandb", "false",
         ]  # fmt: skip
         if devices > 1:
-            command += ["--trainer.strategy", "lit_retrofit.training.strategy.OneSyncStrategy"]
+            command += ["--trainer.strategy", "one_sync"]
         done = subprocess.run(
             command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
         )
