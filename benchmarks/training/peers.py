@@ -113,7 +113,12 @@ class Ours(Step):
         """As in the LightningModule."""
         batch = self.batch(records)
         cached = CachedEmbeddings(
-            self.embed, batch.micro_batches, batch.texts, self.budget, self.encoder.parameters()
+            self.embed,
+            batch.micro_batches,
+            batch.texts,
+            self.budget,
+            self.encoder.parameters(),
+            cheap=self.encoder.cheap,
         )
         self.shares = {
             "padding": 1 - batch.tokens / batch.padded_tokens,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.model.cheap_layers import CheapLayers
 from lit_retrofit.model.frozen import FrozenPrefix
 from lit_retrofit.model.lora import LoraOptions, add_lora, find_blocks
 from lit_retrofit.model.pooling import POOLING, PoolingName
@@ -75,6 +76,7 @@ class Encoder(nn.Module):
         self.options = options
         self.normalise = normalise
         self.frozen = FrozenPrefix.of(backbone)
+        self.cheap = None if options.compile else CheapLayers(backbone)
         self.states = TokenStates(backbone, _first_position(backbone), not options.compile)
         if options.compile:
             self.backbone.compile(dynamic=True)

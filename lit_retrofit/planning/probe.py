@@ -139,7 +139,7 @@ def _measure(encoder: Encoder, texts: int, length: int, half: bool) -> tuple[flo
     gradients = [p.grad for p in parameters if p.grad is not None]
     known = [*parameters, *encoder.buffers(), *gradients, ids, mask]
     with LiveBytes(known) as live:
-        with autocast(half), GraphSize(frozenset(p.data_ptr() for p in parameters)) as size:
+        with autocast(half), GraphSize(frozenset(p.data_ptr() for p in parameters), encoder.cheap) as size:
             embeddings = encoder(ids, mask)
         if embeddings.requires_grad:
             embeddings.backward(torch.ones_like(embeddings))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_retrofit.data.batching import TokenBatch
+from lit_retrofit.model.cheap_layers import CheapLayers
 from lit_retrofit.model.frozen import FrozenPrefix, Recorded
 from lit_retrofit.training.graph_budget import GraphBudget, GraphSize, is_out_of_memory
 
@@ -71,6 +72,7 @@ class CachedEmbeddings:
             the micro-batch at work comes on top.
         parameters: that `encode` trains.
         prefix: the encoder's frozen blocks; run once if their output takes at most half of the budget.
+        cheap: the encoder's layers whose output a graph need not keep.
 
     Attributes:
         leaf: (texts, dimension) float32. Compute the loss on it and call `loss.backward()` (or
@@ -87,6 +89,7 @@ class CachedEmbeddings:
         budget: GraphBudget,
         parameters: Iterable[nn.Parameter],
         prefix: FrozenPrefix | None = None,
+        cheap: CheapLayers | None = None,
     ) -> None:
         self._encode = encode
         self._budget = budget
@@ -95,6 +98,7 @@ class CachedEmbeddings:
         self._pending: list[_Embedded] = []
         self._bytes_per_token = 0.0
         self._prefix = prefix
+        self._cheap = cheap
         self._limit = self._room_for_graphs(micro_batches)
         self.kept_bytes = 0
         leaf = None
@@ -167,7 +171,7 @@ class CachedEmbeddings:
     def _try_with_graph(self, step: _Embedded) -> Tensor | None:
         """Embeddings, their graph kept if it fits; None if memory ran out."""
         try:
-            with GraphSize(self._weights) as size:
+            with GraphSize(self._weights, self._cheap) as size:
                 embeddings = self._first(step)
         except RuntimeError as error:
             if not (is_out_of_memory(error) and self._budget.on_trial):
@@ -243,7 +247,7 @@ class CachedEmbeddings:
             return embeddings
         device = step.micro_batch.input_ids.device
         step.state.restore(device)
-        with context():
+        with context(), GraphSize(self._weights, self._cheap):
             if step.frozen is None or self._prefix is None:
                 return self._encode(step.micro_batch)
             with self._prefix.replaying(step.frozen, lambda state: state.restore(device)):

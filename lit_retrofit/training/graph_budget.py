@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from types import TracebackType
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from lit_retrofit.model.cheap_layers import CheapLayers, Notes, Output
 from lit_retrofit.model.device import free_memory
 
 log = logging.getLogger(__name__)
@@ -70,33 +72,54 @@ class GraphSize:
 
     Args:
         weights: data pointers that are there anyway.
+        cheap: layers whose output is not kept but made again.
     """
 
-    def __init__(self, weights: frozenset[int]) -> None:
+    def __init__(self, weights: frozenset[int], cheap: CheapLayers | None = None) -> None:
         self._weights = weights
         self._seen: dict[int, int] = {}
-        self._hooks = saved_tensors_hooks(self._count, lambda tensor: tensor)
+        self._notes = Notes()
+        self._inside = ExitStack()
+        self._cheap = cheap
 
     @property
     def bytes(self) -> int:
         """Counted so far."""
         return sum(self._seen.values())
 
-    def _count(self, tensor: Tensor) -> Tensor:
+    def _keep(self, tensor: Tensor) -> Tensor | tuple[Output, torch.Size]:
+        output = self._notes.find(tensor)
+        if output is None:
+            self._count(tensor)
+            return tensor
+        self._count(output.source)
+        output.add_reader()
+        return output, tensor.shape
+
+    def _count(self, tensor: Tensor) -> None:
         if tensor.layout is torch.strided:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._weights:
                 self._seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
     def __enter__(self) -> GraphSize:
-        self._hooks.__enter__()
+        if self._cheap is not None:
+            self._notes = self._inside.enter_context(self._cheap.noting())
+        self._inside.enter_context(saved_tensors_hooks(self._keep, _take))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hooks.__exit__(kind, error, trace)
+        self._inside.__exit__(kind, error, trace)
+        self._notes = Notes()  # lets go of the last outputs
+
+
+def _take(kept: Tensor | tuple[Output, torch.Size]) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
+    output, shape = kept
+    return output.again().view(shape)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -108,6 +108,7 @@ class Retriever(LightningModule):
             self.graph_budget,
             self.encoder.parameters(),
             self.encoder.frozen,
+            self.encoder.cheap,
         )
         compared = _compared(cached.leaf, batch)
         output = self.objective(compared)

@@ -34,10 +34,11 @@ def test_the_graph_of_another_micro_batch_is_foretold(kind: str, options: dict, 
     ids, mask = probe_texts(9, 16)
     with torch.no_grad():
         encoder(ids, mask)
-    with GraphSize(frozenset(p.data_ptr() for p in encoder.parameters())) as size:
+    with GraphSize(frozenset(p.data_ptr() for p in encoder.parameters()), encoder.cheap) as size:
         encoder(ids, mask)
-    # ModernBERT's first block lacks a norm that the second, the only one trained here, has.
-    tolerance = 0.2 if kind == "modernbert" and "freeze_layers" in options else 0.1
+    # Some tensors below the blocks are not foretold: much of these two narrow blocks, 2 % of a real model.
+    # And ModernBERT's first block lacks a norm that the second, the only one trained here, has.
+    tolerance = 0.25 if kind == "modernbert" and "freeze_layers" in options else 0.2
     assert cost.graph(ids.numel()) == pytest.approx(size.bytes, rel=tolerance)
     assert cost.graph(0) == 0
     assert 0 < cost.work(ids.numel()) < size.bytes
