@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_retrofit.data.records import Document, Record, text_id
-from lit_retrofit.mining import find
+from lit_retrofit.mining import find, judges
 from lit_retrofit.mining.find import find_negatives
 from lit_retrofit.mining.pool import Pool, build_pool
 from lit_retrofit.mining.rules import MiningRules
@@ -166,7 +166,7 @@ def test_blocks_of_queries_and_pairs_change_nothing(monkeypatch):
     rules = MiningRules(per_query=3, rank_window=8)
     whole, drops = run(*data(4), rules, "language", 0.7)
     monkeypatch.setattr(find, "QUERY_BLOCK", 7)
-    monkeypatch.setattr(find, "PAIR_BLOCK", 2)
+    monkeypatch.setattr(judges, "PAIR_BLOCK", 2)
     found, drops_by_block = run(*data(4), rules, "language", 0.7)
     assert drops_by_block == drops
     for query, pairs in whole.items():
