@@ -85,6 +85,7 @@ def oracle(
             "all": None,
             "language": record.language,
             "positive": record.positives[0].language,
+            "other": record.language,
         }[scope]
         if (record.query, language) in found:
             continue
@@ -102,7 +103,11 @@ def oracle(
             ),
             *([rules.max_score] if rules.max_score is not None else []),
         ]
-        texts = {document.text for document in every if language in (None, document.language)}
+        texts = {
+            document.text
+            for document in every
+            if language is None or (document.language == language) != (scope == "other")
+        }
         ranked = sorted(texts, key=lambda text: (-similarity(record.query, text), min(ids[text])))
         below = [text for text in ranked if all(similarity(record.query, text) < limit for limit in limits)]
         window = [text for text in below if text not in known][rules.skip_ranks :][: rules.rank_window]
@@ -117,7 +122,8 @@ def oracle(
     return found, drops
 
 
-@pytest.mark.parametrize("scope", ["all", "language", "positive"])
+@pytest.mark.parametrize("scope", ["all", "language", "positive", "other"])
+@pytest.mark.parametrize("spare", [1, 4])
 @pytest.mark.parametrize("bias", [0.0, 0.7], ids=["scores of both signs", "positive scores"])
 @pytest.mark.parametrize(
     "rules",
@@ -130,7 +136,8 @@ def oracle(
     ],
     ids=["relative", "none", "absolute", "skipping", "deeper than the corpus"],
 )
-def test_negatives_are_those_of_the_oracle(rules, bias, scope):
+def test_negatives_are_those_of_the_oracle(monkeypatch, rules, bias, scope, spare):
+    monkeypatch.setattr(find, "SPARE", spare)
     expected, expected_drops = oracle(*data(1), rules, scope, bias)
     found, drops = run(*data(1), rules, scope, bias)
     assert found.keys() == expected.keys()
