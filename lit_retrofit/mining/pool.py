@@ -187,14 +187,26 @@ def _known_rows(
     return positives, known
 
 
+class _Visible(dict[int, int | None]):
+    """Code point → itself, or None for one without width; filled as characters are met."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = None if unicodedata.category(chr(code)) == "Cf" else code
+        return self[code]
+
+
+_VISIBLE = _Visible()
+
+
 def as_read(text: str) -> str:
     """What a reader sees of a text.
 
     Equal for texts that differ in nothing but white space, letter case, Unicode form or characters without
     width (joiners, marks of direction, soft hyphens).
     """
-    visible = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return " ".join("".join(visible).casefold().split())
+    if not text.isascii():  # in ASCII every character is visible and has one form
+        text = unicodedata.normalize("NFKC", text).translate(_VISIBLE)
+    return " ".join(text.casefold().split())
 
 
 def _no_language(document: Document, scope: Scope) -> UserError:
