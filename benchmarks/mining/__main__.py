@@ -1,7 +1,7 @@
 """``python -m benchmarks.mining``: the exact search of a million vectors, and mining of 50,000 pairs.
 
 What it holds itself to: the 100 nearest of a million documents for 10,000 queries in less than 4 GB of
-resident memory, and the same negatives as sentence-transformers' ``mine_hard_negatives`` at least twice as fast
+resident memory, and the negatives of sentence-transformers' ``mine_hard_negatives`` at least twice as fast
 or in at most half the memory. ``--documents 100000 --queries 1000 --pairs 5000`` tries it in a minute.
 """
 
