@@ -60,7 +60,8 @@ class ApproximateIndex:
         self.corpus, self.name = corpus, name
         documents, dimension = corpus.shape
         self.lists = max(1, min(round(4 * math.sqrt(documents)), documents // TRAINED_PER_LIST))
-        _check_fits(name, documents, dimension, self.lists, device)
+        self.on_gpu = device.type == "cuda" and getattr(faiss, "get_num_gpus", int)() > 0
+        _check_fits(name, documents, dimension, self.lists, device if self.on_gpu else torch.device("cpu"))
         quantizer = faiss.IndexFlatIP(dimension)
         metric = faiss.METRIC_INNER_PRODUCT
         if name == "ivf":
@@ -68,7 +69,6 @@ class ApproximateIndex:
         else:
             index = faiss.IndexIVFPQ(quantizer, dimension, self.lists, code_bytes(dimension), 8, metric)
         index.cp.seed = seed
-        self.on_gpu = device.type == "cuda" and hasattr(faiss, "StandardGpuResources")
         if self.on_gpu:
             self._resources = faiss.StandardGpuResources()
             index = faiss.index_cpu_to_gpu(self._resources, device.index or 0, index)

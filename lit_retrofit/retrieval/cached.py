@@ -28,11 +28,13 @@ class Wanted:
     Attributes:
         digests: (texts,) hashes of different texts.
         rows: (texts,) int64 rows of the store, -1 for a text that it does not have.
+        found: how many of the texts it has.
     """
 
     def __init__(self, digests: Digests) -> None:
         self.digests = digests
         self.rows = np.full(len(digests), -1, dtype=np.int64)
+        self.found = 0
         self._order = np.argsort(digests)
         self._sorted = digests[self._order]
         self._seen = 0
@@ -43,7 +45,9 @@ class Wanted:
         if len(self.digests) and len(new):
             at = np.searchsorted(self._sorted, new).clip(max=len(self.digests) - 1)
             hits = np.flatnonzero(self._sorted[at] == new)
-            self.rows[self._order[at[hits]]] = self._seen + hits
+            places = self._order[at[hits]]
+            self.found += int((self.rows[np.unique(places)] < 0).sum())
+            self.rows[places] = self._seen + hits
         self._seen += len(new)
 
     def missing(self, start: int = 0, end: int | None = None) -> NDArray[np.int64]:
@@ -85,15 +89,15 @@ def embed_cached(
     store = EmbeddingStore(cache, EmbeddingKey.of(encoder, role, precision))
     wanted = Wanted(digests_of(unique))
     wanted.refresh(store)
-    store.check_space(len(wanted.missing()))
+    store.check_space(len(unique) - wanted.found)
     with Progress(*COLUMNS, disable=description is None) as progress:
         bar = progress.add_task(description or "", total=len(unique))
-        while len(wanted.missing()):
+        while wanted.found < len(unique):
             embedded = 0
             for start in range(0, len(unique), CHUNK):
-                progress.update(bar, completed=int((wanted.rows >= 0).sum()))
+                progress.update(bar, completed=wanted.found)
                 embedded += _embed_chunk(encoder, unique, role, start, wanted, store, token_budget, precision)
-            if not embedded and len(wanted.missing()):
+            if not embedded and wanted.found < len(unique):
                 time.sleep(POLL_SECONDS)  # the rest is being embedded by other processes
                 wanted.refresh(store)
         progress.update(bar, completed=len(unique))
