@@ -42,13 +42,14 @@ def propose_negatives(
     Returns:
         What was found for each query, and the counts of `count_drops` over all queries.
     """
+    # The same for all queries, whatever block they are in: a fusion depends on how deep its rankings are.
+    depth = min(candidates + max(len(query.known) for query in pool.queries), len(pool.documents))
     findings: list[Finding] = []
     drops: Counter[str] = Counter()
     for start in track(range(0, len(pool.queries), QUERY_BLOCK), description="Choosing"):
         at = torch.arange(start, min(start + QUERY_BLOCK, len(pool.queries)))
         block = pool.queries[start : start + QUERY_BLOCK]
         known = padded([query.known for query in block])
-        depth = min(candidates + known.shape[1], len(pool.documents))
         proposed = _first_unknown(fuse([miner.propose(at, depth) for miner in miners]), known, candidates)
         unknown = (proposed >= 0) & ~contained(proposed, known)
         scores = score_pairs(judge, at, proposed, unknown, filling=-torch.inf)
