@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.model import packing
 from lit_retrofit.model.device import Precision
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.tokenizer import Role
@@ -98,6 +99,7 @@ def _work(
     threads: int,
     options: dict,
 ) -> None:
+    packing.register()  # the encoder came from a process in which it was
     torch.set_num_threads(threads)
     device = torch.device(device_type, number + 1) if device_type == "cuda" else torch.device(device_type)
     embed_cached(encoder.to(device), texts, role, **options)

@@ -24,10 +24,10 @@ def test_another_process_does_a_part_and_ends(bert_folder, tmp_path, monkeypatch
     store = EmbeddingStore(tmp_path, EmbeddingKey.of(encoder, "document", "fp32"))
     plain = embed_texts(encoder, TEXTS, "document")
     own: list[str] = []
+    until = time.monotonic() + 60
 
     def waiting(encoder, texts, role, **options):
         """After a piece of its own, this process waits for the other one."""
-        until = time.monotonic() + 60
         while own and len(store) <= len(own) and time.monotonic() < until:
             time.sleep(0.05)
         own.extend(texts)
