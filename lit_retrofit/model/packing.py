@@ -129,17 +129,22 @@ def _on_cpu(
     return torch.cat(made)
 
 
+def register() -> None:
+    """Makes the packed attention known to transformers in this process."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
 def install(backbone: Any) -> bool:
     """Lets a Hugging Face model compute packed texts.
 
     Returns:
         False, with the model as it was, where it does not take its attention from transformers' table.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    register()
     before = getattr(backbone.config, "_attn_implementation", None)
     if before != "sdpa":
         return False

@@ -1,1 +1,1 @@
-"""Embedding and exact search: mining and evaluation stand on it."""
+"""Embedding, its store on disk, and search: mining and evaluation stand on it."""
