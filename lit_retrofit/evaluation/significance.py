@@ -79,9 +79,7 @@ def paired_difference(before: Values, after: Values, *, seed: int = 0) -> Differ
         after: the same of the second model, in the same order.
         seed: of the resampling.
     """
-    tasks = [
-        np.asarray(new, float) - np.asarray(old, float) for old, new in zip(before, after, strict=True)
-    ]
+    tasks = [np.asarray(new, float) - np.asarray(old, float) for old, new in zip(before, after, strict=True)]
     low, high = interval(tasks, seed=seed)
     weights = np.concatenate([np.full(len(values), 1 / (len(values) * len(tasks))) for values in tasks])
     differences = np.concatenate(tasks)

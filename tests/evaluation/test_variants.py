@@ -38,7 +38,9 @@ def test_a_dimension_beyond_the_models_is_refused():
         check_variants([Variant(None, "int8"), Variant(512, "int8")], 384, "m")
 
 
-@pytest.mark.parametrize(("word", "size"), [("float32", 4 * 64), ("int8", 64), ("binary", 8), ("12-binary", 2)])
+@pytest.mark.parametrize(
+    ("word", "size"), [("float32", 4 * 64), ("int8", 64), ("binary", 8), ("12-binary", 2)]
+)
 def test_bytes_of_an_index(word, size):
     (variant,) = parse_variants([word])
     assert variant.index_bytes(1000, 64) == 1000 * size
