@@ -137,7 +137,7 @@ def _judgement(hub: HubSet, row: dict[str, Any]) -> tuple[str, str, int]:
         return str(row["query-id"]), str(row["corpus-id"]), int(row["score"])
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"{hub.source}: a judgement is {row!r:.200}; there must be query-id, corpus-id and an integer score"
+            f"{hub.source}: a judgement is {row!r:.200}; give it query-id, corpus-id and an integer score"
         ) from None
 
 

@@ -29,7 +29,7 @@ class Part:
 
     Attributes:
         load: reads the set.
-        load_candidates: reads what each query's reranking chooses from; None where whole corpora are searched.
+        load_candidates: reads what each query's reranking chooses from; None searches the corpus.
     """
 
     load: Callable[[], RetrievalSet]

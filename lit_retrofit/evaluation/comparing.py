@@ -137,7 +137,7 @@ def _pair(
             if missing:
                 raise UserError(
                     f"{side.name} has no score of query '{min(missing)}' in the task {_label(key)} "
-                    f"({len(missing)} queries differ); evaluate all models on the same data with the same options"
+                    f"({len(missing)} queries differ); evaluate all models on the same data and options"
                 )
     keys = list(scores[0])
     if not keys:

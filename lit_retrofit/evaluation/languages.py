@@ -54,7 +54,7 @@ def find_language(code: str) -> Language:
     """Looks a code up; what is not known of it is "unknown".
 
     Args:
-        code: ``de``, ``deu``, ``zh-CN``, ``deu_Latn`` and the like. A script in the code wins over the usual one.
+        code: ``de``, ``deu``, ``zh-CN``, ``deu_Latn`` and the like. A script in it wins over the usual one.
     """
     match = _CODE.fullmatch(code)
     row = _table().get(match["language"]) if match else None

@@ -18,7 +18,7 @@ from lit_retrofit.evaluation.latency import measure_latency
 from lit_retrofit.evaluation.measures import TaskResult, evaluate_embeddings
 from lit_retrofit.evaluation.reranking import rerank_embeddings, without_candidates
 from lit_retrofit.evaluation.results import Results, TaskScores
-from lit_retrofit.evaluation.tasks import DEFAULT_PIVOT, TaskSplit, split_tasks
+from lit_retrofit.evaluation.tasks import DEFAULT_PIVOT, split_tasks
 from lit_retrofit.evaluation.variants import Variant, check_variants, compress
 from lit_retrofit.model.device import Precision
 from lit_retrofit.model.encoder import Encoder

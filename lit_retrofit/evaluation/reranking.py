@@ -65,9 +65,9 @@ def _places(retrieval_set: RetrievalSet, candidates: Candidates) -> list[list[in
         places = [position.get(id, position.get(unquote(id), -1)) for id in ids]
         if -1 in places:
             raise UserError(
-                f"{retrieval_set.name}: '{ids[places.index(-1)]}', a candidate of query '{query.id}', is not in "
-                f"the corpus (of {len(places)} candidates of this query {places.count(-1)} are not); take the "
-                "candidates of the same data set"
+                f"{retrieval_set.name}: candidate '{ids[places.index(-1)]}' of query '{query.id}' is not in "
+                f"the corpus (nor are {places.count(-1) - 1} more of its {len(places)}); take the candidates "
+                "of the same data set"
             )
         found.append(sorted(set(places)))
     return found
