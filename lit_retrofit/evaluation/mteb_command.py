@@ -178,7 +178,7 @@ def _choose_tasks(
 
 
 def means(scores: Sequence[MtebScore]) -> Mapping[str, tuple[int, float]]:
-    """How many tasks there are of each kind and their unweighted mean; retrieval that is not English apart."""
+    """Number and unweighted mean of each kind of task; of retrieval also without what is English alone."""
     groups: dict[str, list[float]] = {"all": [one.score for one in scores]}
     for one in scores:
         groups.setdefault(one.kind, []).append(one.score)

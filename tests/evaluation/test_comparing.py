@@ -27,7 +27,8 @@ def side(name, values, dimension=384):
 def test_rows_are_tasks_and_their_mean():
     found = compare_sides(side("after", AFTER), side("before", BEFORE))
     german, english = found.tasks
-    assert (german.label, german.score, german.other) == ("de → de", pytest.approx(0.625), pytest.approx(0.45))
+    assert german.label == "de → de"
+    assert (german.score, german.other) == (pytest.approx(0.625), pytest.approx(0.45))
     assert german.difference == paired_difference([BEFORE["de"]], [AFTER["de"]])
     assert german.difference.mean == pytest.approx(0.175)
     assert english.difference.mean == pytest.approx(-0.05)
@@ -38,8 +39,9 @@ def test_rows_are_tasks_and_their_mean():
 
 
 def test_p_values_of_tasks_are_adjusted_and_those_of_means_are_not():
-    values = {language: [x + 0.3 for x in [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]] for language in ("a", "b", "c", "d")}
-    lower = {language: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] for language in values}
+    scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    lower = {language: scores for language in ("a", "b", "c", "d")}
+    values = {language: [x + 0.3 for x in scores] for language in lower}
     lower["d"] = [0.9, 0.1, 0.8, 0.9, 0.9, 0.9]
     found = compare_sides(side("x", values), side("y", lower))
     raw = [row.difference.p for row in found.tasks]
