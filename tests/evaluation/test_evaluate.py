@@ -250,7 +250,7 @@ def test_reranking_takes_the_candidates_of_a_run(beir, tmp_path, capsys):
 def test_clustering(tmp_path, capsys):
     path = tmp_path / "topics.jsonl"
     rows = [("aaaa", "x"), ("aaab", "x"), ("zzzz", "y"), ("zzzy", "y")]
-    path.write_text("".join(json.dumps({"text": t, "label": l}) + "\n" for t, l in rows))
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
     results = evaluate("m", data=str(path), task="clustering", output=tmp_path / "out")
     assert [(t.kind, t.queries, t.documents, t.scores) for t in results.tasks] == [
         ("clustering", 4, 2, {"V-measure": 1})

@@ -18,7 +18,7 @@ from lit_retrofit.evaluation.tasks import split_tasks
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.retrieval.embed import embed_texts
 
-WORDS = "alpha beta gamma delta kappa lambda sigma omega page text word the query passage".split()
+WORDS = ["alpha", "beta", "gamma", "delta", "kappa", "lambda", "sigma", "page", "text", "word", "the"]
 
 
 @pytest.fixture(scope="module")
