@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,34 +75,51 @@ def find_benchmarks(
             raise UserError(f"{data}: no such folder or benchmark; {_known()}")
         return [_folder_benchmark(resolve_data(data), split, candidates, skip_invalid)]
     chosen = [word for word in wanted.split(",") if word]
-    if name == BELEBELE.name:
-        languages = tuple(_chosen(data, chosen, BELEBELE.languages, "language"))
-        part = Part(partial(read_belebele, BELEBELE.path, languages, revision=BELEBELE.revision))
-        return [Benchmark(name, (part,), pivot=BELEBELE.pivot)]
     if name in COLLECTIONS:
-        languages = {*chosen} & {*SETS[COLLECTIONS[name][0]].languages}
-        of = ":" + ",".join(word for word in chosen if word in languages) if languages else ""
-        sets = _chosen(data, [w for w in chosen if w not in languages], COLLECTIONS[name], "data set")
         return [
-            found for each in sets for found in find_benchmarks(each + of, split=split, candidates=candidates)
+            _set_benchmark(data, each, languages, split, candidates)
+            for each, languages in _members(data, name, chosen)
         ]
-    hub = SETS[name]
-    subsets = _chosen(data, chosen, hub.languages, "language") if hub.languages else ()
-    if chosen and not hub.languages:
-        raise UserError(f"{data}: {name} has no languages to choose from; write {name}")
-    places = [
-        HubSet(hub.path, split or hub.split, hub.revision, subset, hub.languages[subset])
-        for subset in subsets
-    ] or [HubSet(hub.path, split or hub.split, hub.revision, language="en")]
-    return [_hub_benchmark(name, places, candidates, reranking=hub.reranking)]
+    if name in SETS:
+        return [_set_benchmark(data, name, chosen, split, candidates)]
+    languages = tuple(_chosen(data, chosen, BELEBELE.languages, "language"))
+    part = Part(partial(read_belebele, BELEBELE.path, languages, revision=BELEBELE.revision))
+    return [Benchmark(name, (part,), pivot=BELEBELE.pivot)]
+
+
+def _members(data: str, collection: str, chosen: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The data sets of a collection that are asked for, each with the languages that are asked for."""
+    known = COLLECTIONS[collection]
+    languages = [word for word in chosen if word in SETS[known[0]].languages]
+    sets = _chosen(data, [word for word in chosen if word not in languages], known, "data set")
+    return [(name, languages) for name in sets]
+
+
+def _set_benchmark(
+    data: str, name: str, languages: Sequence[str], split: str | None, candidates: Path | None
+) -> Benchmark:
+    task = SETS[name]
+    split = split or task.split
+    if not task.languages:
+        if languages:
+            raise UserError(f"{data}: {name} has no languages to choose from; write {name}")
+        places = [HubSet(task.path, split, task.revision, language="en")]
+    else:
+        places = [
+            HubSet(task.path, split, task.revision, subset, task.languages[subset])
+            for subset in _chosen(data, languages, task.languages, "language")
+        ]
+    return _hub_benchmark(name, places, candidates, reranking=task.reranking)
 
 
 def _folder_benchmark(
     folder: Path, split: str | None, candidates: Path | None, skip_invalid: bool
 ) -> Benchmark:
     retrieval_set = read_beir(folder, split=split, skip_invalid=skip_invalid)
-    reranked = read_candidates(candidates) if candidates else None
-    part = Part(lambda: retrieval_set, None if reranked is None else lambda: reranked)
+    if candidates is None:
+        return Benchmark(retrieval_set.name, (Part(lambda: retrieval_set),))
+    reranked = read_candidates(candidates)
+    part = Part(lambda: retrieval_set, lambda: reranked)
     return Benchmark(retrieval_set.name, (part,))
 
 
@@ -118,7 +135,7 @@ def _hub_benchmark(
     return Benchmark(name.removeprefix("hf:"), parts)
 
 
-def _chosen(data: str, chosen: Sequence[str], known: Sequence[str] | dict[str, str], what: str) -> list[str]:
+def _chosen(data: str, chosen: Sequence[str], known: Collection[str], what: str) -> list[str]:
     for word in chosen:
         if word not in known:
             raise UserError(f"{data}: no {what} '{word}'; there are {', '.join(known)}")

@@ -126,7 +126,11 @@ def evaluate(
     benchmarks = find_benchmarks(data, split=split, candidates=candidates, skip_invalid=skip_invalid)
     earlier = {name: _read_sides(Path(name), benchmarks) for name in _words(versus) if Path(name).is_dir()}
     encoder = load(model, **own)
-    measured = [measure_benchmark(encoder, model, data, each, options, split) for each in benchmarks]
+    names = [each.name if len(benchmarks) > 1 else data for each in benchmarks]
+    measured = [
+        measure_benchmark(encoder, model, name, each, options, split)
+        for name, each in zip(names, benchmarks, strict=True)
+    ]
     for benchmark, found in zip(benchmarks, measured, strict=True):
         if output is not None:
             write_results(_place(output, benchmark, benchmarks), found.results, found.rankings)
@@ -138,8 +142,10 @@ def evaluate(
         others = earlier.get(name)
         if others is None:
             encoder = load(name)
-            again = [measure_benchmark(encoder, name, data, each, options, split) for each in benchmarks]
-            others = [Side.of(found) for found in again]
+            others = [
+                Side.of(measure_benchmark(encoder, name, shown, each, options, split))
+                for shown, each in zip(names, benchmarks, strict=True)
+            ]
         for benchmark, side, other in zip(benchmarks, sides, others, strict=True):
             comparison = compare_sides(side, other)
             show_comparison(comparison, console)
