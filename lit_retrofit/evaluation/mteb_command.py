@@ -134,10 +134,11 @@ def mteb(
         raise_error=False,
         co2_tracker=False,
     )
+    kinds = {task.metadata.name: task.metadata.type for task in chosen}
     scores = [
         MtebScore(
             result.task_name,
-            result.task_type,
+            kinds[result.task_name],
             tuple(sorted(result.languages)),
             100 * float(result.get_score()),
         )
@@ -162,19 +163,27 @@ def _choose_tasks(
     if benchmark == RETRIEVAL_18:
         tasks = RETRIEVAL_TASKS
     try:
-        if tasks:
-            chosen = [library.get_task(name, languages=languages) for name in tasks]
-        else:
-            chosen = list(library.get_benchmark(benchmark).tasks)
-            if languages:
-                chosen = [task.filter_languages(languages) for task in chosen]
-    except (KeyError, ValueError) as error:
+        named = [library.get_task(name) for name in tasks]
+        chosen = named or list(library.get_benchmark(benchmark).tasks)
+    except KeyError as error:
         reason = " ".join(str(error).strip("\"'").split())
-        raise UserError(f"mteb knows no such benchmark, task or language ({reason:.300})") from None
-    chosen = [task for task in chosen if task.hf_subsets]
-    if not chosen:
-        raise UserError(f"no task is in the languages {', '.join(languages or ())}; use ISO 639-3 codes")
+        raise UserError(f"mteb knows no such benchmark or task ({reason:.300})") from None
+    if languages:
+        chosen = [task for task in chosen if _restrict(task, languages)]
+        if not chosen:
+            raise UserError(
+                f"no task is in the languages {', '.join(languages)}; use ISO 639-3 codes, as deu"
+            )
     return chosen
+
+
+def _restrict(task: Any, languages: list[str]) -> bool:
+    """Keeps a task's subsets in these languages; False where it has none."""
+    try:
+        task.filter_languages(languages)
+    except ValueError:
+        return False
+    return True
 
 
 def means(scores: Sequence[MtebScore]) -> Mapping[str, tuple[int, float]]:

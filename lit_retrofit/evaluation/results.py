@@ -182,7 +182,9 @@ def read_results(folder: Path) -> Results:
     """
     path = folder / "metrics.json"
     if not path.is_file() and (folder / "queries.jsonl").is_file():
-        raise UserError(f"{path} is missing: the evaluation was interrupted; run it again with --overwrite")
+        raise UserError(
+            f"{path} is missing; lit-retrofit evaluate was interrupted: run it again with --overwrite"
+        )
     if not path.is_file():
         raise UserError(
             f"{path} is missing; lit-retrofit evaluate MODEL --data DATA --output {folder} writes it"

@@ -35,7 +35,8 @@ def test_rows_are_tasks_and_their_mean():
     (mean,) = found.means
     assert mean.label == "mean, monolingual"
     assert mean.difference.mean == pytest.approx((0.175 - 0.05) / 2)
-    assert mean.interval[0] < mean.score == pytest.approx((0.625 + 0.15) / 2) < mean.interval[1]
+    assert mean.score == pytest.approx((0.625 + 0.15) / 2)
+    assert mean.interval[0] < mean.score < mean.interval[1]
 
 
 def test_p_values_of_tasks_are_adjusted_and_those_of_means_are_not():
@@ -90,5 +91,5 @@ def test_a_comparison_is_written_beside_the_results(tmp_path):
 
 def test_the_command_says_which_folder_is_no_finished_evaluation(tmp_path):
     (tmp_path / "queries.jsonl").touch()
-    with pytest.raises(UserError, match=r"metrics.json is missing: the evaluation was interrupted"):
+    with pytest.raises(UserError, match=r"metrics.json is missing; lit-retrofit evaluate was interrupted"):
         compare(tmp_path, versus=str(tmp_path))

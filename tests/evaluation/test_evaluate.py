@@ -26,7 +26,11 @@ class FakeEncoder:
         self.dimension = DIMENSION
         self.normalise = True
         self.calls = []
-        self.options = SimpleNamespace(**overrides, query_max_length=64, document_max_length=128)
+        self.options = SimpleNamespace(
+            **{"query_prompt": "", "document_prompt": "", "pooling": "mean", **overrides},
+            query_max_length=64,
+            document_max_length=128,
+        )
 
     def to(self, device):
         return self
@@ -232,7 +236,7 @@ def test_models_side_by_side(beir, tmp_path, loaded, capsys):
 def test_a_comparison_with_an_interrupted_evaluation_stops_before_the_model_is_loaded(beir, tmp_path, loaded):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "queries.jsonl").touch()
-    with pytest.raises(UserError, match="the evaluation was interrupted; run it again"):
+    with pytest.raises(UserError, match="evaluate was interrupted: run it again"):
         evaluate("new", data=str(beir), versus=str(tmp_path / "old"))
     assert loaded == []
 

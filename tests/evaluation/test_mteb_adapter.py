@@ -6,6 +6,9 @@ import mteb
 import numpy as np
 import pytest
 from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
+from mteb.abstasks import AbsTaskRetrieval
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.results import TaskResult
 from mteb.types import PromptType
 
 from lit_retrofit.data.records import Document, Query, RetrievalSet
@@ -64,8 +67,8 @@ def ours(encoder, corpus, queries, qrels):
 
 
 def make_task(kind, corpus, queries, qrels, top_ranked=None):
-    class LocalTask(mteb.AbsTaskRetrieval):
-        metadata = mteb.TaskMetadata(
+    class LocalTask(AbsTaskRetrieval):
+        metadata = TaskMetadata(
             name=f"Local{kind}",
             description="A local task.",
             dataset={"path": "local/none", "revision": "1"},
@@ -123,7 +126,7 @@ def test_results_are_mtebs_own_files(encoder, texts, tmp_path):
     task = make_task("Retrieval", *texts)
     mteb.evaluate(adapter(encoder), task, cache=mteb.ResultCache(tmp_path), co2_tracker=False)
     (path,) = (tmp_path / "results" / "our__model").glob("*/LocalRetrieval.json")
-    assert mteb.TaskResult.from_disk(path).task_name == "LocalRetrieval"
+    assert TaskResult.from_disk(path).task_name == "LocalRetrieval"
     assert json.loads((path.parent / "model_meta.json").read_text())["name"] == "our/model"
     # another prompt is another revision: nothing is taken from the cache of the first
     other = adapter(encoder, prompts={"Retrieval-query": "find: "})
