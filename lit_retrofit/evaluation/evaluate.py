@@ -124,34 +124,32 @@ def evaluate(
             raise UserError("clustering takes no versus, variants or candidates; leave them out")
         return _cluster(lambda: load(model, **own), model, data, options, output, console)
     benchmarks = find_benchmarks(data, split=split, candidates=candidates, skip_invalid=skip_invalid)
-    earlier = {name: _read_sides(Path(name), benchmarks) for name in _words(versus) if Path(name).is_dir()}
-    encoder = load(model, **own)
     names = [each.name if len(benchmarks) > 1 else data for each in benchmarks]
-    measured = [
-        measure_benchmark(encoder, model, name, each, options, split)
-        for name, each in zip(names, benchmarks, strict=True)
-    ]
-    for benchmark, found in zip(benchmarks, measured, strict=True):
-        if output is not None:
-            write_results(_place(output, benchmark, benchmarks), found.results, found.rankings)
-        _show(benchmark, found, by, console)
-    if len(benchmarks) > 1:
-        show_summary({b.name: m.results for b, m in zip(benchmarks, measured, strict=True)}, console)
-    sides = [Side.of(found) for found in measured]
-    for name in _words(versus):
-        others = earlier.get(name)
-        if others is None:
-            encoder = load(name)
-            others = [
-                Side.of(measure_benchmark(encoder, name, shown, each, options, split))
-                for shown, each in zip(names, benchmarks, strict=True)
-            ]
-        for benchmark, side, other in zip(benchmarks, sides, others, strict=True):
-            comparison = compare_sides(side, other)
+    versus = _words(versus)
+    sides = {name: _read_sides(Path(name), benchmarks) for name in versus}
+    encoder = load(model, **own)  # before the others are measured: a wrong name ends at once
+    for name in (name for name in versus if sides[name] is None):
+        other = load(name)
+        sides[name] = [
+            Side.of(measure_benchmark(other, name, shown, each, options, split))
+            for shown, each in zip(names, benchmarks, strict=True)
+        ]
+    found: dict[str, Results] = {}
+    for number, (shown, benchmark) in enumerate(zip(names, benchmarks, strict=True)):
+        measured = measure_benchmark(encoder, model, shown, benchmark, options, split)
+        found[benchmark.name] = measured.results
+        place = None if output is None else _place(output, benchmark, benchmarks)
+        if place is not None:
+            write_results(place, measured.results, measured.rankings)
+        _show(benchmark, measured, by, console)
+        for name in versus:
+            comparison = compare_sides(Side.of(measured), (sides[name] or [])[number])
             show_comparison(comparison, console)
-            if output is not None:
-                write_comparison(_place(output, benchmark, benchmarks), comparison)
-    return measured[0].results
+            if place is not None:
+                write_comparison(place, comparison)
+    if len(benchmarks) > 1:
+        show_summary(found, console)
+    return next(iter(found.values()))
 
 
 def compare(output: Path, *, versus: list[str] | str) -> list[Comparison]:

@@ -219,7 +219,7 @@ def test_models_side_by_side(beir, tmp_path, loaded, capsys):
     evaluate(
         "new", data=str(beir), output=tmp_path / "new", versus=[str(tmp_path / "old"), "third"], max_length=9
     )
-    assert [model for model, _ in loaded] == ["old", "new", "third"]
+    assert [model for model, _ in loaded] == ["old", "new", "third"]  # "old" was measured before
     # a further model has prompts of its own, and is cut at the same length
     assert loaded[2][1] == {"max_length": 9}
     printed = " ".join(capsys.readouterr().out.split())
