@@ -53,6 +53,7 @@ def evaluate(
     precision: Precision = "fp32",
     device: str = "auto",
     cache: Path | None = None,
+    processes: int = 1,
     skip_invalid: bool = False,
     overwrite: bool = False,
 ) -> Results:
@@ -91,7 +92,9 @@ def evaluate(
         precision: of the embedding model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
         cache: a folder that keeps embeddings, so that nothing is embedded twice, even by a run that was
-            killed; several processes that are given the same folder share the work.
+            killed; commands that are given the same folder share the work.
+        processes: that embed at the same time, each on a GPU of its own or with a share of the cores; needs
+            a cache.
         skip_invalid: skip and count broken documents, queries and judgements instead of stopping.
         overwrite: replace earlier results in the output folder.
 
@@ -113,6 +116,7 @@ def evaluate(
         token_budget=token_budget,
         precision=precision,
         cache=cache,
+        processes=processes,
     )
 
     def load(name: str, **own: Any) -> Encoder:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_retrofit.data.hub_retrieval import Candidates
 from lit_retrofit.data.records import RetrievalSet
+from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation.benchmarks import Benchmark
 from lit_retrofit.evaluation.bm25 import rank_bm25
 from lit_retrofit.evaluation.latency import measure_latency
@@ -23,8 +24,8 @@ from lit_retrofit.evaluation.variants import Variant, check_variants, compress
 from lit_retrofit.model.device import Precision
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.tokenizer import Role
-from lit_retrofit.retrieval.cached import embed_cached
 from lit_retrofit.retrieval.embed import embed_texts
+from lit_retrofit.retrieval.workers import check_processes, embed_in_processes
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class MeasureOptions:
         token_budget: tokens embedded at a time.
         precision: of the embedding model.
         cache: folder that keeps embeddings; None keeps none.
+        processes: that embed at the same time, through the cache.
     """
 
     pivot: str | None = DEFAULT_PIVOT
@@ -48,6 +50,12 @@ class MeasureOptions:
     token_budget: int = 16384
     precision: Precision = "fp32"
     cache: Path | None = None
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses several processes without a cache to meet in."""
+        if self.processes > 1 and self.cache is None:
+            raise UserError("processes meet in the folder of embeddings; give one with --cache")
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ def measure_benchmark(
     """
     started = time.time()
     check_variants(options.variants, encoder.dimension, model)
+    check_processes(options.processes, encoder.device)
     if options.pivot == DEFAULT_PIVOT:
         options = replace(options, pivot=benchmark.pivot)
     tasks: list[TaskScores] = []
@@ -195,11 +204,12 @@ def embed(encoder: Encoder, texts: list[str], role: Role, options: MeasureOption
             precision=options.precision,
             description=description,
         )
-    return embed_cached(
+    return embed_in_processes(
         encoder,
         texts,
         role,
         cache=options.cache,
+        processes=options.processes,
         token_budget=options.token_budget,
         precision=options.precision,
         description=description,

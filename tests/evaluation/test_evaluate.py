@@ -14,6 +14,7 @@ from lit_retrofit.evaluation import measuring
 from lit_retrofit.evaluation.evaluate import compare, evaluate
 from lit_retrofit.evaluation.results import read_queries, read_results
 from lit_retrofit.evaluation.tables import show_results
+from lit_retrofit.model.loading import load_encoder
 
 DIMENSION = 256
 
@@ -272,3 +273,17 @@ def test_families_and_scripts(beir, capsys):
     printed = capsys.readouterr().out
     assert "m, monolingual, by family" in printed
     assert re.search(r"Indo-European +2 +1\.0000", printed)
+
+
+def test_several_processes_need_a_cache(beir, loaded):
+    with pytest.raises(UserError, match="give one with --cache"):
+        evaluate("m", data=str(beir), processes=2)
+    assert loaded == []
+
+
+def test_a_cache_keeps_the_embeddings(beir, bert_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "load_encoder", load_encoder)
+    monkeypatch.setattr(measuring, "embed_texts", None)  # all goes through the cache
+    first, again = (evaluate(str(bert_folder), data=str(beir), cache=tmp_path / "cache") for _ in range(2))
+    assert first.tasks == again.tasks
+    assert len(list((tmp_path / "cache").glob("*/vectors.bin"))) == 2  # queries, documents
