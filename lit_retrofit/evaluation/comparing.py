@@ -131,7 +131,7 @@ def _pair(
     model: Side, other: Side
 ) -> tuple[list[Key], dict[Key, NDArray[np.float64]], dict[Key, NDArray[np.float64]]]:
     scores = [_scores(side) for side in (model, other)]
-    for side, mine, against in ((other, *scores), (model, *reversed(scores))):
+    for side, mine, against in ((other, scores[0], scores[1]), (model, scores[1], scores[0])):
         for key, queries in mine.items():
             missing = queries.keys() - against.get(key, {}).keys()
             if missing:

@@ -196,5 +196,5 @@ def _instruction(task: Any, prompt_type: PromptType | None) -> str:
     """The instruction that mteb has for a task; that of its kind where it has none of its own."""
     own = task.prompt
     if isinstance(own, dict):
-        own = own.get((prompt_type or PromptType.query).value)
+        own = own.get("document" if prompt_type == PromptType.document else "query")
     return own or get_abstask_prompt(task.name)

@@ -127,7 +127,7 @@ def mteb(
         encoder, meta, prompts=own, token_budget=token_budget, precision=precision, cache=cache
     )
     found = library.evaluate(
-        adapter,
+        adapter,  # type: ignore[arg-type]  # mteb's protocol has the constructor of its own loaders
         chosen,
         cache=library.ResultCache(output),
         overwrite_strategy="always" if overwrite else "only-missing",

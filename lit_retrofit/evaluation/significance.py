@@ -114,7 +114,7 @@ def _randomisation(weighted: NDArray[np.float64], seed: int) -> float:
 
 
 def _mean_of_means(*tasks: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-    return sum(values.mean(axis=axis) for values in tasks) / len(tasks)  # type: ignore[return-value]
+    return sum(values.mean(axis=axis) for values in tasks) / len(tasks)
 
 
 def _batch(tasks: Values) -> int:

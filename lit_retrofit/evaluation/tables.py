@@ -30,9 +30,8 @@ def show_results(results: Results, console: Console, notes: Sequence[str] = ()) 
     clusters = results.tasks[0].kind == "clustering"
     counts = ("texts", "labels") if clusters else ("queries", "left\nout", "docs")
     measures = list(results.tasks[0].scores)
-    smaller = list(results.tasks[0].variants or ())
     bm25 = ["BM25\nnDCG@10"] if results.bm25_means else []
-    for heading in (*counts, *measures, *bm25, *(f"{name}\nnDCG@10" for name in smaller)):
+    for heading in (*counts, *measures, *bm25):
         table.add_column(heading, justify="right")
     blocks: dict[str, list[TaskScores]] = {}
     for task in results.tasks:
@@ -40,12 +39,9 @@ def show_results(results: Results, console: Console, notes: Sequence[str] = ()) 
     blank = [""] * len(counts)
     for direction, tasks in blocks.items():
         for task in tasks:
-            numbers = (task.queries, task.documents)
-            if not clusters:
-                numbers = (task.queries, task.left_out_queries, task.documents)
-            table.add_row(
-                Text(_label(task)), *map(str, numbers), *_cells(task.scores, task.bm25, task.variants)
-            )
+            left_out = () if clusters else (task.left_out_queries,)
+            numbers = (task.queries, *left_out, task.documents)
+            table.add_row(Text(_label(task)), *map(str, numbers), *_cells(task.scores, task.bm25))
         if direction != "all":
             _add_mean(table, direction, tasks, blank)
     if len([name for name in blocks if "→" in name]) > 1:
@@ -53,6 +49,8 @@ def show_results(results: Results, console: Console, notes: Sequence[str] = ()) 
             table, "cross-lingual", [task for task in results.tasks if task.kind == "cross_lingual"], blank
         )
     console.print(table)
+    if results.tasks[0].variants:
+        console.print(_variants_table(results))
     for note in (*_cost_lines(results), *(f"note: {note}" for note in notes)):
         console.print(note, markup=False, highlight=False)
 
@@ -164,12 +162,27 @@ def _direction(task: TaskScores, pivot: str | None) -> str:
 def _add_mean(table: Table, name: str, tasks: Sequence[TaskScores], blank: Sequence[str]) -> None:
     (mean,) = means_by_kind((name, task.scores) for task in tasks).values()
     bm25 = means_by_kind((name, task.bm25) for task in tasks if task.bm25 is not None).get(name)
-    smaller = means_by_kind((name, task.variants) for task in tasks if task.variants).get(name)
-    cells = _cells(mean, bm25, smaller)
-    table.add_row(Text(f"mean, {name}"), *blank, *cells, style="bold", end_section=True)
+    table.add_row(Text(f"mean, {name}"), *blank, *_cells(mean, bm25), style="bold", end_section=True)
 
 
-def _cells(scores: Scores, bm25: Scores | None, variants: Scores | None) -> list[str]:
+def _cells(scores: Scores, bm25: Scores | None) -> list[str]:
     cells = [f"{value:.4f}" for value in scores.values()]
-    cells += [f"{bm25['nDCG@10']:.4f}"] if bm25 else []
-    return cells + [f"{value:.4f}" for value in (variants or {}).values()]
+    return [*cells, f"{bm25['nDCG@10']:.4f}"] if bm25 else cells
+
+
+def _variants_table(results: Results) -> Table:
+    """nDCG@10 of the whole index and of the smaller ones, of each task and each kind's mean."""
+    table = _table("nDCG@10 of smaller indexes", "queries → corpus")
+    for heading in ("whole", *(results.tasks[0].variants or ())):
+        table.add_column(heading, justify="right")
+    rows = [
+        (task.kind, _label(task), {"whole": task.scores["nDCG@10"], **(task.variants or {})})
+        for task in results.tasks
+    ]
+    for _, label, scores in rows:
+        table.add_row(Text(label), *_cells(scores, None))
+    table.add_section()
+    for kind, mean in means_by_kind((kind, scores) for kind, _, scores in rows).items():
+        if kind != "all":
+            table.add_row(f"mean, {kind.replace('_', '-')}", *_cells(mean, None), style="bold")
+    return table
