@@ -23,7 +23,8 @@ class Command:
     Attributes:
         summary: one line for ``lit-retrofit --help``.
         target: ``module:function``. Its keyword arguments are the options.
-        leading: an argument that may stand first without its flag.
+        leading: an argument that may stand first without its flag; one that takes a list takes all words up
+            to the first flag.
         takes_words: the function takes the words as they are and parses them by itself, as `fit` does.
     """
 
@@ -43,6 +44,9 @@ COMMANDS = {
         "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", "model"
     ),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
+    "merge": Command(
+        "average models, or go a part of the way from the base", "lit_retrofit.merging.merge:merge", "models"
+    ),
     "export": Command(
         "write a trained model for sentence-transformers", "lit_retrofit.export.export:export", "model"
     ),
@@ -153,11 +157,20 @@ def _call(name: str, command: Command, words: list[str]) -> None:
     )
     parser.add_argument("--config", action="config", help="a YAML file with any of the options")
     parser.add_function_arguments(function, fail_untyped=True)
-    if command.leading and words and not words[0].startswith("-"):
-        words = [f"--{command.leading}", *words]
+    words = _with_leading(words, command.leading, function)
     options = parser.instantiate_classes(parser.parse_args(_with_flag_values(words, function)))
     options.pop("config", None)
     function(**options.as_dict())
+
+
+def _with_leading(words: list[str], name: str | None, function: Callable) -> list[str]:
+    """Puts the flag before the words that stand first without one."""
+    if name is None or not words or words[0].startswith("-"):
+        return words
+    if inspect.signature(function).parameters[name].annotation != "list[str]":
+        return [f"--{name}", *words]
+    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    return [*(f"--{name}+={word}" for word in words[:count]), *words[count:]]
 
 
 def _with_flag_values(words: Sequence[str], function: Callable) -> list[str]:
