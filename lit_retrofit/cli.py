@@ -48,7 +48,7 @@ COMMANDS = {
         "average models, or go a part of the way from the base", "lit_retrofit.merging.merge:merge", "models"
     ),
     "export": Command(
-        "write a trained model for sentence-transformers", "lit_retrofit.export.export:export", "model"
+        "write a trained model for other libraries", "lit_retrofit.export.export:export", "model"
     ),
     "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
 }

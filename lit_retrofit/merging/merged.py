@@ -16,7 +16,7 @@ from lit_retrofit.merging.parts import Part, dense_weights
 from lit_retrofit.merging.weights import Method, Weights, combine, interpolate
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.model.loading import CHECKPOINT_KEY, STATE_PREFIX
-from lit_retrofit.model.sentence_transformer import save_sentence_transformer
+from lit_retrofit.model.sentence_transformer import save_encoder
 
 
 class Merged(Protocol):
@@ -79,16 +79,7 @@ class MergedWeights:
 
     def write(self, folder: Path) -> None:
         """Writes the directory."""
-        encoder = self.encoder
-        save_sentence_transformer(
-            encoder.backbone,
-            encoder.tokenizer.backend,
-            folder,
-            pooling=encoder.options.pooling or "mean",
-            normalise=encoder.normalise,
-            prompts=encoder.tokenizer.prompts,
-            max_lengths=encoder.tokenizer.max_lengths,
-        )
+        save_encoder(self.encoder, folder)
 
 
 def merge_parts(
