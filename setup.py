@@ -40,6 +40,7 @@ setup(
         "bm25s>=0.2.14",
         "datasets>=3.6",
         "faiss-cpu>=1.9",
+        "filelock>=3.13",
         "ir-measures>=0.4",
         "huggingface_hub>=1.0",
         "jinja2>=3.1",

@@ -13,6 +13,8 @@ from lit_retrofit.model.device import Precision, autocast_dtype
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.tokenizer import Role
 
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+"""Of the progress bars of embedding."""
 _CHUNK = 16384  # texts tokenized and sorted by length at a time: bounds memory, keeps padding low
 
 
@@ -43,9 +45,8 @@ def embed_texts(
     embeddings = torch.empty(len(unique), encoder.dimension)
     training = encoder.training
     encoder.eval()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, disable=description is None) as progress:
+        with Progress(*COLUMNS, disable=description is None) as progress:
             bar = progress.add_task(description or "", total=len(unique))
             for start in range(0, len(unique), _CHUNK):
                 chunk = unique[start : start + _CHUNK]
