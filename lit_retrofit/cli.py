@@ -50,6 +50,9 @@ COMMANDS = {
     "export": Command(
         "write a trained model for other libraries", "lit_retrofit.export.export:export", "model"
     ),
+    "search": Command(
+        "type queries, see what one or two models find", "lit_retrofit.side_by_side.command:search", "model"
+    ),
     "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
 }
 TRAINER_COMMANDS = {

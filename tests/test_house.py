@@ -22,6 +22,7 @@ BELOW = {
     "mining": {"data", "model", "retrieval", "quickstart"},
     "training": {"data", "model", "retrieval", "evaluation", "mining"},
     "merging": {"data", "model", "retrieval", "evaluation", "quickstart"},
+    "side_by_side": {"data", "model", "retrieval", "quickstart"},
     "export": {"data", "model", "retrieval", "evaluation"},
     "report": {"data", "evaluation", "quickstart"},
     "planning": {"data", "model", "training"},
