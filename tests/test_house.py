@@ -25,6 +25,7 @@ BELOW = {
     "side_by_side": {"data", "model", "retrieval", "quickstart"},
     "export": {"data", "model", "retrieval", "evaluation"},
     "report": {"data", "evaluation", "quickstart"},
+    "sweeps": {"data", "training"},
     "planning": {"data", "model", "training"},
 }
 
