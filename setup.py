@@ -51,6 +51,7 @@ setup(
         "platformdirs>=4",
         "psutil>=5.9",
         "pyarrow>=17",
+        "pyyaml>=6",
         "rich>=13.7",
         "sentence-transformers>=6,<7",
         "torch>=2.8",
