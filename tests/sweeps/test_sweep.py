@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -62,9 +64,13 @@ def started(monkeypatch) -> list[list[str]]:
         class Process:
             def __init__(self, command, **options):
                 calls.append(command[3:])
+                self.log = io.TextIOWrapper(options["stderr"], write_through=True)
 
             def wait(self) -> int:
-                return main(calls[0])
+                with contextlib.redirect_stderr(self.log):
+                    status = main(calls[0])
+                self.log.detach().flush()
+                return status
 
             def send_signal(self, number: int) -> None: ...
 
