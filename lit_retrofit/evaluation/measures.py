@@ -219,6 +219,11 @@ def means_by_kind(scores: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str
     }
 
 
+def mean_over_kinds(means: Mapping[str, Scores], measure: str = "nDCG@10") -> float:
+    """The one number that decides between models: the mean over the kinds of tasks, each counting once."""
+    return sum(scores[measure] for scores in means.values()) / len(means)
+
+
 def trec_lines(ranking: Ranking, tag: str) -> Iterator[str]:
     """TREC's ``query Q0 document rank score tag``; white space inside an id or the tag becomes %XX.
 

@@ -1,71 +1,91 @@
-"""The model card of an export: data, recipe, before and after."""
+"""The model card of an export: how it is used, data, recipe, before and after."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_retrofit.evaluation.results import Results, TaskScores, read_results
+from huggingface_hub import ModelCard, ModelCardData
+
+from lit_retrofit.evaluation.results import Results
+from lit_retrofit.export.metadata import MEASURE, label, metadata, on_the_hub
+from lit_retrofit.export.use import usage
 from lit_retrofit.model import embedded
 from lit_retrofit.model.encoder import EncoderOptions
 
-_MEASURE = "nDCG@10"
-_USE = """## Use
 
-```python
-from sentence_transformers import SentenceTransformer
+@dataclass(frozen=True)
+class Exported:
+    """What a card tells.
 
-model = SentenceTransformer("DIRECTORY_OR_HUB_NAME")
-queries = model.encode_query(["How do I save a document?"])
-documents = model.encode_document(["Choose File – Save …", "…"])
-print(model.similarity(queries, documents))
-```
-"""
+    Attributes:
+        format: of the export.
+        options: of the encoder.
+        settings: pooling, prompts and lengths, as `embedding_settings` gives them.
+        training: the content of the run's training.json, where there is one.
+        merging: the content of the merge's merging.json, where it is one.
+        before: an evaluation of the base model.
+        after: the same of the trained model.
+        checks: what was measured of the export itself, a sentence each.
+    """
+
+    format: str
+    options: EncoderOptions
+    settings: dict[str, Any]
+    training: dict[str, Any] | None = None
+    merging: dict[str, Any] | None = None
+    before: Results | None = None
+    after: Results | None = None
+    checks: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> str:
+        """The model that was trained. The embedded one's own name says nothing outside of this tool."""
+        name = self.merging["origin"] if self.merging else self.options.model
+        return embedded.ORIGIN if name == embedded.NAME else name
 
 
-def write_card(
-    folder: Path,
-    options: EncoderOptions,
-    training: dict[str, Any] | None,
-    before: Path | None,
-    after: Path | None,
-) -> None:
-    """Writes README.md with metadata, the data and recipe, and the table of both evaluations.
+def write_card(folder: Path, exported: Exported) -> None:
+    """Writes README.md.
 
     Args:
         folder: the exported directory.
-        options: of the encoder.
-        training: the content of the run's training.json, where there is one.
-        before: a folder of `evaluate` on the base model.
-        after: the same of the trained model.
+        exported: what to tell.
     """
-    results = {name: read_results(f) for name, f in (("before", before), ("after", after)) if f is not None}
-    data = (training or {}).get("data", {})
-    languages = sorted(language for language in data.get("languages", {}) if language != "unknown")
-    # The embedded model's own name says nothing outside of this tool.
-    base = embedded.ORIGIN if options.model == embedded.NAME else options.model
+    base, training = exported.base, exported.training
+    shown = base if on_the_hub(base) else Path(base).name
     parts = [
-        _metadata(base, languages),
-        f"# {Path(base).name}, retrofitted for retrieval\n",
-        f"`{base}`, trained as a retriever with lit-retrofit.\n",
-        _USE,
-        *([_recipe(training, options)] if training else []),
-        *([_table(results)] if results else []),
+        f"# {_title(exported)}\n",
+        f"`{shown}`, trained as a retriever with lit-retrofit.\n",
+        usage(exported.format, exported.settings),
+        *([_recipe(training, exported.options)] if training else []),
+        *([_merging(exported.merging)] if exported.merging else []),
+        *([_table(exported)] if exported.before or exported.after else []),
+        *(["## Checked\n", "\n".join(f"- {check}" for check in exported.checks)] if exported.checks else []),
     ]
-    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    card = ModelCard(f"---\n{_head(exported).to_yaml()}\n---\n\n" + "\n".join(parts))
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
 
 
-def _metadata(base: str, languages: list[str]) -> str:
-    lines = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "tags:"]
-    lines += [
-        f"- {tag}" for tag in ("sentence-transformers", "feature-extraction", "retrieval", "lit-retrofit")
-    ]
-    if "/" in base and not Path(base).exists():
-        lines.append(f"base_model: {base}")
-    if languages:
-        # The hub knows languages by their ISO 639 code, without region.
-        lines += ["language:", *(f"- {code}" for code in sorted({name.split("-")[0] for name in languages}))]
-    return "\n".join([*lines, "---\n"])
+def _title(exported: Exported) -> str:
+    return f"{Path(exported.base).name}, retrofitted for retrieval"
+
+
+def _head(exported: Exported) -> ModelCardData:
+    data = (exported.training or {}).get("data", {})
+    languages = [language for language in data.get("languages", {}) if language != "unknown"]
+    base = exported.base if on_the_hub(exported.base) else None
+    return metadata(_title(exported), exported.format, base, languages, exported.after)
+
+
+def _merging(merging: dict[str, Any]) -> str:
+    models = ", ".join(
+        f"{coefficient:g} × `{Path(model).name}`"
+        for model, coefficient in zip(merging["models"], merging["coefficients"], strict=True)
+    )
+    picked = f", picked by {merging['measure']} on {Path(merging['data']).name}" if merging["scan"] else ""
+    return f"## Merging\n\nBase + {merging['weight']:g} × ({models} − base), {merging['method']}{picked}.\n"
 
 
 def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
@@ -99,20 +119,17 @@ def _terms(objective: dict[str, Any]) -> str:
     return " + ".join(name if weight == 1 else f"{weight:g} × {name}" for name, weight in used)
 
 
-def _table(results: dict[str, Results]) -> str:
+def _table(exported: Exported) -> str:
+    results = {n: r for n, r in (("before", exported.before), ("after", exported.after)) if r is not None}
     names = list(results)
     data = " and ".join(sorted({result.data for result in results.values()}))
-    scores = {name: {_label(task): task.scores[_MEASURE] for task in r.tasks} for name, r in results.items()}
+    scores = {name: {label(task): task.scores[MEASURE] for task in r.tasks} for name, r in results.items()}
     lines = [
-        f"## {_MEASURE} on {data}\n",
+        f"## {MEASURE} on {data}\n",
         f"| queries → corpus | {' | '.join(names)} |",
         "|---" * (1 + len(names)) + "|",
     ]
-    for label in scores[names[0]]:
-        cells = [f"{scores[name][label]:.4f}" if label in scores[name] else "–" for name in names]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    for task in scores[names[0]]:
+        cells = [f"{scores[name][task]:.4f}" if task in scores[name] else "–" for name in names]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _label(task: TaskScores) -> str:
-    return "all" if task.kind == "all" else f"{task.query_language} → {task.corpus_language}"

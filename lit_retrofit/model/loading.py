@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
@@ -74,10 +75,15 @@ def read_options(checkpoint: Path) -> EncoderOptions:
     return EncoderOptions(**fields, lora=LoraOptions(**lora) if lora else None)
 
 
+def read_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The weights that the checkpoint's encoder was trained to have, by their names in the encoder."""
+    state = _read(checkpoint)["state_dict"]
+    return {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
+
+
 def load_trained_weights(encoder: Encoder, checkpoint: Path) -> None:
     """Puts the checkpoint's weights into an encoder built from its options; frozen ones are not in it."""
-    state = _read(checkpoint)["state_dict"]
-    own = {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
+    own = read_state(checkpoint)
     trained = {name: weight.shape for name, weight in encoder.named_parameters() if weight.requires_grad}
     differing = trained.items() ^ {name: weight.shape for name, weight in own.items()}.items()
     if differing:

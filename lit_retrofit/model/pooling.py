@@ -18,14 +18,18 @@ def mean(hidden: Tensor, mask: Tensor) -> Tensor:
 
 def cls(hidden: Tensor, mask: Tensor) -> Tensor:
     """The state of the first unmasked token (bge-m3); right for either padding side."""
-    first = mask.argmax(1)
-    return hidden.take_along_dim(first.view(-1, 1, 1), dim=1).squeeze(1)
+    return _row(hidden, mask.argmax(1))
 
 
 def last(hidden: Tensor, mask: Tensor) -> Tensor:
     """The state of the last unmasked token (decoder-style embedders); right for either padding side."""
-    final = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-    return hidden.take_along_dim(final.view(-1, 1, 1), dim=1).squeeze(1)
+    return _row(hidden, mask.shape[1] - 1 - mask.flip(1).argmax(1))
+
+
+def _row(hidden: Tensor, position: Tensor) -> Tensor:
+    # take_along_dim would fix the sizes of texts and tokens in an ONNX graph.
+    index = position.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])
+    return hidden.gather(1, index).squeeze(1)
 
 
 POOLING: dict[PoolingName, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean, "cls": cls, "last": last}

@@ -5,12 +5,33 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.model.tokenizer import Role
+
+if TYPE_CHECKING:
+    from lit_retrofit.model.encoder import Encoder
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Writes an encoder. Its adapters are merged by it: do not use the encoder after.
+
+    Args:
+        encoder: the model.
+        folder: where to; its parent exists.
+    """
+    save_sentence_transformer(
+        encoder.merged_backbone(),
+        encoder.tokenizer.backend,
+        folder,
+        pooling=encoder.options.pooling or "mean",
+        normalise=encoder.normalise,
+        prompts=encoder.tokenizer.prompts,
+        max_lengths=encoder.tokenizer.max_lengths,
+    )
 
 
 def save_sentence_transformer(

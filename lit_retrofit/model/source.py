@@ -11,6 +11,7 @@ from typing import Any
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model import embedded
+from lit_retrofit.model.plain_folder import SETTINGS
 from lit_retrofit.model.pooling import PoolingName
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def read_settings(source: str) -> ModelSettings:
-    """Reads a sentence-transformers directory's (or hub model's) pooling, prompts and length."""
+    """Reads a directory's (or hub model's) pooling, prompts and length."""
     modules = _read_json(source, "modules.json") or []
+    plain = None if modules else _read_json(source, SETTINGS)
+    if plain:
+        return ModelSettings(plain["pooling"], plain["normalise"], plain["prompts"], plain["max_lengths"])
     _check_modules(source, [module["type"].rsplit(".", 1)[-1] for module in modules])
     config = _read_json(source, "config_sentence_transformers.json") or {}
     limits = _read_json(source, "sentence_bert_config.json") or {}

@@ -17,6 +17,7 @@ from lit_retrofit.quickstart.embedded_data import PREFIX
 from lit_retrofit.report.changed_queries import EXCERPT, Counts, ShownQuery
 from lit_retrofit.report.charts import dumbbells, loss_curve
 from lit_retrofit.report.comparison import Change, Comparison
+from lit_retrofit.report.merging import Merging
 from lit_retrofit.report.numbers import delta, duration, plain, score, tone
 from lit_retrofit.report.sources import Settings, TrainingRun
 from lit_retrofit.report.summary import Summary
@@ -37,6 +38,7 @@ class Page:
         examples: some of these queries.
         training: the run of ``fit``, where given.
         mining: the summary of ``mine``, where given.
+        merging: the record of ``merge``, where the model is one.
         output: the folder the page is written to; its ``export`` is where the model is looked for.
     """
 
@@ -47,6 +49,7 @@ class Page:
     examples: Sequence[ShownQuery]
     training: TrainingRun | None
     mining: dict[str, Any] | None
+    merging: Merging | None
     output: Path
 
 
@@ -89,6 +92,7 @@ def render(page: Page) -> str:
         training=training,
         curve=loss_curve(training.log.loss) if training else None,
         mining=page.mining,
+        merging=page.merging,
         stages=_stages(page),
         settings=_settings(page),
         export=exported is not None,
@@ -145,6 +149,8 @@ def _stages(page: Page) -> list[tuple[str, float]]:
         stages.append(("Mining", page.mining["seconds"]))
     if page.training:
         stages.append(("Training", page.training.card["seconds"]))
+    if page.merging:
+        stages.append(("Merging", page.merging.record["seconds"]))
     return [*stages, ("Evaluation after", page.comparison.after.seconds)]
 
 

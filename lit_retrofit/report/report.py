@@ -17,6 +17,7 @@ from lit_retrofit.quickstart.embedded_data import resolve_data
 from lit_retrofit.report import terminal
 from lit_retrofit.report.changed_queries import Counts, ShownQuery, choose, read_changed, show
 from lit_retrofit.report.comparison import Comparison, compare
+from lit_retrofit.report.merging import find_merging
 from lit_retrofit.report.page import Page, render
 from lit_retrofit.report.sources import TrainingRun, read_mining, read_training
 from lit_retrofit.report.summary import Summary, summarise
@@ -31,6 +32,7 @@ def report(
     output: Path,
     training: Path | None = None,
     mining: Path | None = None,
+    merging: Path | None = None,
     data: str | None = None,
     title: str | None = None,
     examples: int = 5,
@@ -50,6 +52,7 @@ def report(
         output: a folder for report.html and summary.json; other files in it stay as they are.
         training: the run folder of fit.
         mining: the .summary.json that mine wrote.
+        merging: the merging.json that merge wrote; found by itself in the evaluated model's folder.
         data: where the evaluated data are now, if they have moved; a BEIR folder, or quickstart:test.
         title: heading of the page.
         examples: how many queries with changed results to show; 0 shows none and reads no data.
@@ -67,6 +70,7 @@ def report(
     run = read_training(training) if training else None
     mined = read_mining(mining) if mining else None
     comparison = compare(before, after, run.trained if run else None)
+    merged = find_merging(merging, Path(comparison.after.model))
     counts, shown = _examples(before, after, comparison, data, examples) if examples else (None, [])
     summary = summarise(comparison, time.time() - _first_start(comparison, run, mined))
     page = Page(
@@ -77,6 +81,7 @@ def report(
         examples=shown,
         training=run,
         mining=mined,
+        merging=merged,
         output=output,
     )
     html = render(page)

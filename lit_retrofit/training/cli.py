@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -32,6 +33,7 @@ from lit_retrofit.training.callbacks import (
     TrainingCard,
 )
 from lit_retrofit.training.checkpoint_io import AtomicCheckpointIO
+from lit_retrofit.training.code_version import code_version
 from lit_retrofit.training.faults import faults_in_one_line
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.metrics_log import csv_logger
@@ -58,6 +60,13 @@ class SaveFitConfig(SaveConfigCallback):
         """Writes config.yaml."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives W&B, where it is asked for, the whole configuration and the version of the code."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+                logger.log_hyperparams({"config": config, "code": code_version()})
 
 
 class RetrofitCLI(LightningCLI):
@@ -94,6 +103,8 @@ class RetrofitCLI(LightningCLI):
         """Checks the output folder before anything slow is loaded."""
         options = self._options
         # The others would find what the first has already written.
+        if self.subcommand == "fit":
+            options["output"] = _of_this_trial(options["output"])
         first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         if first and self.subcommand == "fit" and options.get("ckpt_path") is None:
             prepare_output(options["output"], options["overwrite"])
@@ -155,6 +166,12 @@ class RetrofitCLI(LightningCLI):
         if data.validation is None and data.validation_share == 0:
             return last
         return [*last, checkpoint("best", monitor=MONITOR, mode="max")]
+
+
+def _of_this_trial(output: Path) -> Path:
+    """In a sweep of W&B's agent, a folder of each run's own: its trials all have the same --output."""
+    run = os.environ.get("WANDB_RUN_ID")
+    return output / run if run and os.environ.get("WANDB_SWEEP_ID") else output
 
 
 def _with_checkpoint_io(plugins: Any) -> list[Any]:

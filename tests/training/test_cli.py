@@ -99,9 +99,26 @@ def test_wandb_offline(fit, tmp_path, monkeypatch) -> None:
 
     try:
         assert fit(wandb="true") == 0
+        logged = dict(wandb.run.config)
+        assert logged["config"]["data"]["sampling"]["batch_size"] == 4
+        assert logged["config"]["trainer"]["max_steps"] == 2 and "commit" in logged["code"]
     finally:
         wandb.finish()
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_trials_of_a_wandb_agent_get_folders_of_their_own(fit, tmp_path, monkeypatch) -> None:
+    """The agent starts every trial with the same --output (Lightning #16836)."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    for name in ("one", "two"):
+        monkeypatch.setenv("WANDB_RUN_ID", name)
+        assert fit() == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"one", "two"}
+    assert (tmp_path / "run" / "two" / "config.yaml").is_file()
+    # Without a sweep, a run's id changes nothing.
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    assert fit("--overwrite") == 0
+    assert (tmp_path / "run" / "config.yaml").is_file()
 
 
 def test_the_other_commands_leave_a_runs_files_alone(fit, bert_folder, tmp_path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_retrofit.data.batching import TokenBatch
 from lit_retrofit.data.records import RetrievalSet
 from lit_retrofit.errors import UserError
-from lit_retrofit.evaluation.measures import MEASURES, evaluate_embeddings, means_by_kind
+from lit_retrofit.evaluation.measures import MEASURES, evaluate_embeddings, mean_over_kinds, means_by_kind
 from lit_retrofit.evaluation.tasks import split_tasks
 from lit_retrofit.training.callbacks.gathering import gather_embeddings
 
@@ -104,7 +104,7 @@ def _measure(
         return error
     means = means_by_kind((result.task.kind, result.scores) for result in results)
     values = {f"{stage}/{kind}/{name}": value for kind, of in means.items() for name, value in of.items()}
-    values[f"{stage}/nDCG@10"] = sum(scores["nDCG@10"] for scores in means.values()) / len(means)
+    values[f"{stage}/nDCG@10"] = mean_over_kinds(means)
     return values
 
 

@@ -1,0 +1,1 @@
+"""Models made of the weights of others: averages, interpolations, sums of adapters."""

@@ -1,0 +1,1 @@
+"""Sweeps in W&B's file format, run on this machine."""

