@@ -60,13 +60,13 @@ def clean(
 
     Example: lit-retrofit clean pairs.jsonl --output clean.jsonl --leakage.against '[my-beir]'
 
-    Writes the records that stay, unchanged and in their order, to OUTPUT, and the counts and examples of every
+    Writes the records that stay, unchanged and in their order, to OUTPUT, and counts and examples of every
     rule beside it, to <OUTPUT's stem>.summary.json. The data are streamed; memory grows by about 50 bytes a
     record. A run that was stopped or killed goes on where it was when the same command is given again. The
     result does not depend on the number of workers.
 
     Args:
-        data: a file, folder, pattern or hub data set, or quickstart:train; or a list of them, which are cleaned
+        data: a file, folder, pattern or hub data set, or quickstart:train; or a list of them, cleaned
             together.
         output: the file to write, .jsonl or .parquet.
         dropped: a JSONL file for the records that are dropped, each with the rule's name.
