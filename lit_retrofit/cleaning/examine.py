@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from lit_retrofit.cleaning.folding import fold, hash_text
 from lit_retrofit.cleaning.leakage import LeakageIndex
 from lit_retrofit.cleaning.options import Rules, Scope
 from lit_retrofit.cleaning.record_rules import RecordRules
-from lit_retrofit.cleaning.signatures import DOCUMENT_GRAM, QUERY_GRAM, VALUES, Signatures, sign
+from lit_retrofit.cleaning.signatures import DOCUMENT_GRAM, QUERY_GRAM, Signatures, sign
 from lit_retrofit.cleaning.verdicts import CODES, KEPT, Verdict
 from lit_retrofit.cleaning.work import save_arrays
 from lit_retrofit.data.records import Record
@@ -71,6 +71,13 @@ def compared(record: Record, scope: Scope) -> tuple[str, ...]:
     return tuple(texts.values()) if scope == "pair" else (texts[scope],)
 
 
+class _Signed(NamedTuple):
+    """Signatures of a chunk's records: of all, or of none where nothing compares them."""
+
+    queries: Signatures
+    positives: Signatures
+
+
 class Examiner:
     """Examines chunks and writes what it finds.
 
@@ -87,51 +94,61 @@ class Examiner:
     def __call__(self, chunk: Chunk) -> Path:
         """Examines a chunk; returns where the findings are."""
         records = chunk.records
-        verdicts = [self._record_rules(record) for record in records]
-        verdicts = self._with_leaks(records, verdicts)
-        kept = [record for record, verdict in zip(records, verdicts, strict=True) if verdict is None]
-        duplicates = self._rules.duplicates
-        signed = duplicates.near is not None
+        verdicts = [self._record_rules(record) or self._known(record) for record in records]
+        rows = [row for row, verdict in enumerate(verdicts) if verdict is None]
+        signed = self._sign([records[row] for row in rows])
+        stays = np.ones(len(rows), bool)
+        for place, verdict in self._nearly_known([records[row] for row in rows], signed):
+            verdicts[rows[place]] = verdict
+            stays[place] = False
+        kept = [records[row] for row, stay in zip(rows, stays.tolist(), strict=True) if stay]
+        scope, near = self._rules.duplicates.of, self._rules.duplicates.near is not None
         documents = [[*record.positives, *record.negatives] for record in kept]
         hashed = [(hash_text(d.id), hash_text(d.text)) for found in documents for d in found]
         findings = Examined(
             rules=np.array([CODES[v.rule] if v else KEPT for v in verdicts], np.uint8),
             details=np.array([v.detail if v else "" for v in verdicts], np.str_),
             languages=np.array([record.language or "" for record in records], np.str_),
-            hashes=np.array(
-                [hash_text(*map(fold, compared(record, duplicates.of))) for record in kept], np.uint64
-            ),
+            hashes=np.array([hash_text(*map(fold, compared(record, scope))) for record in kept], np.uint64),
             documents=np.array(hashed, np.uint64).reshape(-1, 2),
             document_counts=np.array([len(found) for found in documents], np.int32),
-            queries=_sign_queries(kept if signed and duplicates.of != "document" else []),
-            positives=_sign_positives(kept if signed and duplicates.of != "query" else []),
+            queries=signed.queries[stays] if near and scope != "document" else signed.queries[:0],
+            positives=signed.positives[stays] if near and scope != "query" else signed.positives[:0],
         )
         save_arrays(chunk.path, **{field.name: getattr(findings, field.name) for field in fields(findings)})
         return chunk.path
 
-    def _with_leaks(self, records: Sequence[Record], verdicts: list[Verdict | None]) -> list[Verdict | None]:
-        if self._leakage is None:
-            return verdicts
-        found = [verdict or self._known(record) for record, verdict in zip(records, verdicts, strict=True)]
-        rows = [row for row, verdict in enumerate(found) if verdict is None]
+    def _sign(self, records: Sequence[Record]) -> _Signed:
+        """The queries and first positives, where a rule compares them; else no rows."""
+        leaks = self._leakage is not None and self._rules.leakage.near is not None
+        scope = self._rules.duplicates.of if self._rules.duplicates.near is not None else None
+        queries = records if leaks or scope in ("pair", "query") else []
+        positives = records if leaks or scope in ("pair", "document") else []
+        return _Signed(
+            sign([record.query for record in queries], QUERY_GRAM),
+            sign([record.positives[0].text for record in positives], DOCUMENT_GRAM),
+        )
+
+    def _nearly_known(self, records: Sequence[Record], signed: _Signed) -> Iterator[tuple[int, Verdict]]:
+        """Places of records that are nearly of an evaluation set, and why; some of them more than once."""
         near = self._rules.leakage.near
-        if near is None:
-            return found
-        index = self._leakage
-        queries = index.queries.nearest(sign([records[row].query for row in rows], QUERY_GRAM), near)
-        positives = [(row, document.text) for row in rows for document in records[row].positives]
-        signed = sign([text for _, text in positives], DOCUMENT_GRAM)
-        for row, match in zip(rows, queries, strict=True):
+        if self._leakage is None or near is None:
+            return
+        queries, documents = self._leakage.queries, self._leakage.documents
+        further = [(place, d.text) for place, record in enumerate(records) for d in record.positives[1:]]
+        places = [*range(len(records)), *(place for place, _ in further)]
+        positives = np.concatenate([signed.positives, sign([text for _, text in further], DOCUMENT_GRAM)])
+        for place, match in zip(places, documents.nearest(positives, near), strict=True):
             if match:
-                found[row] = _near("query", index.queries.names, match)
-        for (row, _), match in zip(positives, index.documents.nearest(signed, near), strict=True):
-            if match and found[row] is None:
-                found[row] = _near("positive", index.documents.names, match)
-        return found
+                yield place, _near("positive", documents.names, match)
+        for place, match in enumerate(queries.nearest(signed.queries, near)):
+            if match:
+                yield place, _near("query", queries.names, match)
 
     def _known(self, record: Record) -> Verdict | None:
         """An equal id or text."""
-        assert self._leakage is not None
+        if self._leakage is None:
+            return None
         queries, documents = self._leakage.queries, self._leakage.documents
         if self._rules.leakage.ids:
             if record.id in queries.ids:
@@ -151,15 +168,3 @@ class Examiner:
 
 def _near(what: str, names: Sequence[str], match: tuple[int, float]) -> Verdict:
     return Verdict("leaked_near", f"{what} is {match[1]:.2f} similar to {names[match[0]]}")
-
-
-def _sign_queries(records: Sequence[Record]) -> Signatures:
-    return sign([record.query for record in records], QUERY_GRAM) if records else _nothing()
-
-
-def _sign_positives(records: Sequence[Record]) -> Signatures:
-    return sign([record.positives[0].text for record in records], DOCUMENT_GRAM) if records else _nothing()
-
-
-def _nothing() -> Signatures:
-    return np.empty((0, VALUES), np.uint16)

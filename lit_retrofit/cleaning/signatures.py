@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 import numpy as np
 from datasketch import MinHash
@@ -31,21 +32,16 @@ def sign(texts: Sequence[str], gram: int) -> Signatures:
         their sets of n-grams, with a standard deviation of 0.035 at 0.8. Of each 32-bit minimum the lower
         half is kept: two differing minima agree in it once in 65,536 times.
     """
-    first = MinHash(VALUES, seed=_SEED, scheme=_SCHEME, hashfunc=_as_it_is)
+    # The n-grams are hashed already: datasketch takes the numbers as they are.
+    first = MinHash(VALUES, seed=_SEED, scheme=_SCHEME, hashfunc=index)
     signatures = np.empty((len(texts), VALUES), np.uint16)
     for row, text in enumerate(texts):
-        minhash = MinHash(
-            VALUES, seed=_SEED, scheme=_SCHEME, hashfunc=_as_it_is, permutations=first.permutations
-        )
+        minhash = MinHash(VALUES, seed=_SEED, scheme=_SCHEME, hashfunc=index, permutations=first.permutations)
         grams = n_grams(f" {fold(text)} ", gram)
         for start in range(0, len(grams), _PIECE):
             minhash.update_batch(grams[start : start + _PIECE].tolist())
         signatures[row] = minhash.hashvalues.astype(np.uint16)
     return signatures
-
-
-def _as_it_is(value: int) -> int:
-    return value
 
 
 def n_grams(text: str, size: int) -> NDArray[np.uint32]:

@@ -33,8 +33,8 @@ TOPICS = [
 def row(number: int, **changes) -> dict:
     topic = TOPICS[number % 10]
     text = (
-        f"This page of chapter {number} explains how {topic} are created in sheet {number * 7919 % 1009}, and "
-        f"what becomes of them when document {number * 31 % 997} is saved as version {number % 89}."
+        f"This page of chapter {number} explains how {topic} are created in sheet {number * 7919 % 1009}, "
+        f"and what becomes of them when document {number * 31 % 997} is saved as version {number % 89}."
     )
     query = f"{topic} {number} {hash_letters(number)}"
     return {"query": query, "positive": text, "language": "en", "document_id": f"d{number}"} | changes

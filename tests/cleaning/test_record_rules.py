@@ -30,14 +30,14 @@ RULES = Rules(
 )
 TEXTS = {
     "en": "The filter is removed from the selected cell range, and all rows are shown again.",
-    "de": "Der Filter wird aus dem ausgewählten Zellbereich entfernt, und alle Zeilen werden wieder angezeigt.",
+    "de": "Der Filter wird aus dem ausgewählten Zellbereich entfernt, und alle Zeilen werden wieder gezeigt.",
     "ru": "Фильтр удаляется из выделенного диапазона ячеек, и все строки снова отображаются.",
     "ja": "選択したセル範囲からフィルターが削除され、すべての行が再び表示されます。",
     "zh-CN": "从所选的单元格区域中删除筛选，并再次显示所有的行。",
     "ko": "선택한 셀 범위에서 필터가 제거되고 모든 행이 다시 표시됩니다.",
     "ar": "تتم إزالة عامل التصفية من نطاق الخلايا المحدد، وتظهر جميع الصفوف مرة أخرى.",
     "he": "המסנן מוסר מטווח התאים שנבחר, וכל השורות מוצגות שוב.",
-    "fa": "صافی از محدودهٔ انتخاب\u200cشدهٔ خانه\u200cها حذف می\u200cشود و همهٔ سطرها دوباره نمایش داده می\u200cشوند.",
+    "fa": "صافی از محدودهٔ انتخاب\u200cشدهٔ خانه\u200cها حذف می\u200cشود و همهٔ سطرها دوباره نمایش داده می\u200cشوند.",  # noqa: E501
     "hi": "चयनित सेल श्रेणी से फ़िल्टर हटा दिया जाता है, और सभी पंक्तियाँ फिर से दिखाई देती हैं।",
 }
 
