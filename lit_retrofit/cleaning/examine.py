@@ -20,6 +20,7 @@ from lit_retrofit.cleaning.work import save_arrays
 from lit_retrofit.data.records import Record
 
 CHUNK = 1000  # records examined together: a second's work
+_LABEL = 200  # characters kept of a label: NumPy gives all of a chunk the room of the longest
 
 
 class Chunk(NamedTuple):
@@ -107,8 +108,8 @@ class Examiner:
         hashed = [(hash_text(d.id), hash_text(d.text)) for found in documents for d in found]
         findings = Examined(
             rules=np.array([CODES[v.rule] if v else KEPT for v in verdicts], np.uint8),
-            details=np.array([v.detail if v else "" for v in verdicts], np.str_),
-            languages=np.array([record.language or "" for record in records], np.str_),
+            details=np.array([v.detail[:_LABEL] if v else "" for v in verdicts], np.str_),
+            languages=np.array([(record.language or "")[:_LABEL] for record in records], np.str_),
             hashes=np.array([hash_text(*map(fold, compared(record, scope))) for record in kept], np.uint64),
             documents=np.array(hashed, np.uint64).reshape(-1, 2),
             document_counts=np.array([len(found) for found in documents], np.int32),

@@ -50,22 +50,22 @@ def examine(
     Raises:
         UserError: the data cannot be read, or hold no record.
     """
-    parts: list[Path] = []
+    parts: dict[Path, int] = {}
 
     def unfinished() -> Iterator[Chunk]:
         for number, records in enumerate(_batches(sources.read(), CHUNK)):
             path = work.path(f"examined-{number:06d}.npz")
-            parts.append(path)
+            parts[path] = len(records)
             if path.is_file():
                 advance(len(records))
             else:
                 yield Chunk(path, records)
 
-    for _ in ordered_map(Examiner, (rules, leakage), unfinished(), workers):
-        advance(CHUNK)
+    for path in ordered_map(Examiner, (rules, leakage), unfinished(), workers):
+        advance(parts[path])
     if not parts:
         raise UserError(f"{sources.paths[0]}: no record in the data; check the file")
-    return parts
+    return list(parts)
 
 
 def rank(
@@ -81,13 +81,11 @@ def rank(
     if not len(rows):
         return
     pools = np.array_split(rows, max(1, round(len(rows) / options.pool)))
-    left = (
-        record for record, rule in zip(sources.read(), decisions.rules.tolist(), strict=True) if rule == KEPT
-    )
-    paths = [work.path(f"ranks-{number:06d}.npz") for number in range(len(pools))]
+    left = (record for number, record in _again(sources, decisions) if decisions.rules[number] == KEPT)
+    named = {work.path(f"ranks-{number:06d}.npz"): pool for number, pool in enumerate(pools)}
 
     def unfinished() -> Iterator[Pool]:
-        for path, pool in zip(paths, pools, strict=True):
+        for path, pool in named.items():
             records = list(islice(left, len(pool)))
             if path.is_file():
                 advance(len(records))
@@ -97,11 +95,25 @@ def rank(
     # A model uses all processors, or the GPU, by itself.
     processes = min(workers, len(pools)) if options.retriever == BM25 else 1
     for path in ordered_map(Ranker, (options,), unfinished(), processes):
-        advance(len(pools[paths.index(path)]))
-    for path, pool in zip(paths, pools, strict=True):
+        advance(len(named[path]))
+    for path, pool in named.items():
         with np.load(path, allow_pickle=False) as arrays:
             decisions.ranks[pool] = arrays["ranks"]
     decisions.drop("inconsistent", rows[decisions.ranks[rows] > options.top])
+
+
+def _again(sources: Sources, decisions: Decisions) -> Iterator[tuple[int, Record]]:
+    """Reads the records anew, each with its number.
+
+    Raises:
+        UserError: there are more or fewer than the first time.
+    """
+    number = -1
+    for number, record in enumerate(sources.read()):
+        if number < len(decisions.rules):
+            yield number, record
+    if number + 1 != len(decisions.rules):
+        raise UserError(f"{', '.join(sources.paths)}: changed while being cleaned; run the command again")
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -141,7 +153,7 @@ def write(
         keep = files.enter_context(record_writer(output, overwrite=overwrite))
         side = files.enter_context(new_text_file(dropped, overwrite=overwrite)) if dropped else None
         details = _details(parts)
-        for number, (record, detail) in enumerate(zip(sources.read(), details, strict=True)):
+        for (number, record), detail in zip(_again(sources, decisions), details, strict=True):
             if number % 1000 == 0:
                 advance(min(1000, len(decisions.rules) - number))
             code = int(decisions.rules[number])

@@ -32,10 +32,6 @@ class Work:
         """Of a file in it."""
         return self.folder / name
 
-    def has(self, name: str) -> bool:
-        """Whether that file was finished."""
-        return (self.folder / name).is_file()
-
 
 @contextmanager
 def open_work(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Iterator[Work]:
