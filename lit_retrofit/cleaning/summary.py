@@ -97,13 +97,10 @@ def show(summary: CleaningSummary, console: Console) -> None:
     if len(summary.languages) > 1:
         console.print(_languages(summary))
     for line in (*summary.evaluation_sets, *summary.notes):
-        console.print(escape(line), highlight=False)
+        console.print(escape(line), highlight=False, soft_wrap=True)
     share = 100 * summary.kept / max(summary.read, 1)
-    console.print(
-        escape(f"{summary.output}: {summary.kept} of {summary.read} records ({share:.1f} %) in "
-               f"{summary.seconds:.0f} s"),
-        highlight=False,
-    )  # fmt: skip
+    result = f"{summary.kept} of {summary.read} records ({share:.1f} %) in {summary.seconds:.0f} s"
+    console.print(escape(f"{summary.output}: {result}"), highlight=False, soft_wrap=True)
 
 
 def _counts(summary: CleaningSummary) -> Table:

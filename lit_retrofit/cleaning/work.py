@@ -37,16 +37,18 @@ class Work:
 def open_work(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Iterator[Work]:
     """Opens the run's folder, new or as an earlier run of the same settings left it, and removes it after.
 
-    If the body raises, the folder stays.
+    If the body raises, the folder stays, unless nothing was done yet. Work of other data is of no use, and is
+    thrown away.
 
     Args:
         output: the file to be written.
-        settings: in plain types, all that the work depends on: options, and sizes and times of the inputs.
-        overwrite: throw away what a run of other settings left.
+        settings: in plain types, all that the work depends on: options, and as ``data`` the inputs, their
+            sizes and times.
+        overwrite: throw away what a run of other settings left, too.
 
     Raises:
-        UserError: another process works there, a run of other settings left work, or the folder cannot be
-            written.
+        UserError: another process works there, a run of other settings on the same data left work, or the
+            folder cannot be written.
     """
     folder = output.with_name(f".{output.name}.work")
     state = json.loads(json.dumps(settings))
@@ -64,9 +66,14 @@ def open_work(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
         ) from None
     try:
         _prepare(folder, output, state, overwrite)
-        yield Work(folder)
-        shutil.rmtree(folder)
-        Path(lock.lock_file).unlink(missing_ok=True)
+        finished = False
+        try:
+            yield Work(folder)
+            finished = True
+        finally:
+            if finished or not any(folder.glob("*.npz")):
+                shutil.rmtree(folder)
+                Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
 
@@ -75,11 +82,11 @@ def _prepare(folder: Path, output: Path, state: dict[str, Any], overwrite: bool)
     known = _read_state(folder)
     if known == state:
         return
-    if known is not None and not overwrite:
+    if known is not None and known.get("data") == state["data"] and not overwrite:
         changed = ", ".join(sorted(name for name in state if known.get(name) != state[name]))
         raise UserError(
-            f"{output}: an unfinished run with other settings left its work ({changed} differ); run it with "
-            "them to go on, or pass --overwrite to begin anew"
+            f"{output}: an unfinished run with other settings ({changed}) left its work; run it with them to "
+            "go on, or pass --overwrite to begin anew"
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
