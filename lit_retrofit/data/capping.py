@@ -21,7 +21,7 @@ def cap_records(records: Sequence[Record], most: int, seed: int) -> tuple[list[R
     """
     names: dict[str, int] = {}
     languages = [names.setdefault(record.language or UNKNOWN, len(names)) for record in records]
-    kept, capped = _choose(np.array(languages, np.int32), names, most, seed)
+    kept, capped = choose_capped(np.array(languages, np.int32), names, most, seed)
     return [record for record, stays in zip(records, kept.tolist(), strict=True) if stays], capped
 
 
@@ -40,12 +40,23 @@ def cap_rows(blocks: Sequence[Block], most: int, seed: int) -> tuple[NDArray[np.
             numbers = [names.setdefault((name or "").strip() or UNKNOWN, len(names)) for name in found]
             indices = encoded.indices.fill_null(len(found) - 1).to_numpy(zero_copy_only=False)
             languages.append(np.array(numbers, np.int32)[indices])
-    return _choose(np.concatenate(languages), names, most, seed)
+    return choose_capped(np.concatenate(languages), names, most, seed)
 
 
-def _choose(
+def choose_capped(
     languages: NDArray[np.int32], names: dict[str, int], most: int, seed: int
 ) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Which records stay.
+
+    Args:
+        languages: (records,) the number of each one's language.
+        names: the number of each language.
+        most: records of a language that may stay.
+        seed: of the choice.
+
+    Returns:
+        (records,) true for those that stay; and how many each capped language had.
+    """
     kept = np.ones(len(languages), bool)
     capped: dict[str, int] = {}
     rng = np.random.default_rng(seed)

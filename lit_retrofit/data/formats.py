@@ -93,15 +93,46 @@ def read_records(
     name = str(source)
     skips = Skips(skip_invalid)
     check_format_name(format)
-    if name.startswith(hub.PREFIX):
-        rows, is_folder = hub.read_hub(name), False
-    else:
-        rows, is_folder = read_rows(Path(source)), Path(source).is_dir()
-    if is_folder:
+    if Path(source).is_dir() and not name.startswith(hub.PREFIX):
         _reject(corpus, "corpus", name, "a BEIR folder brings its own corpus.jsonl")
         return _read_folder(Path(source), format, split, skips)
     _reject(split, "split", name, "only a BEIR folder has splits; of a hub data set write hf:org/name@split")
-    return _read_rows(rows, name, format, corpus, skips)
+    rows = hub.read_hub(name) if name.startswith(hub.PREFIX) else read_rows(Path(source))
+    convention, numbered = _convert_rows(rows, name, format, corpus, skips)
+    collected = Collected(name)
+    for line, record in numbered:
+        collected.add(record, line)
+    return collected.records, _report(name, convention, collected, skips)
+
+
+def stream_records(
+    source: str | Path, *, format: str | None = None, corpus: Path | None = None, skips: Skips
+) -> Iterator[tuple[int, Record]]:
+    """Streams the records that ``read_records`` reads, each with its line; memory does not grow with a file.
+
+    A BEIR folder and a Tevatron corpus are held in memory. Unlike there, that an id stands for one text only
+    is not checked, and negatives that equal a positive are still there. With ``skips.skip_invalid``, lines of
+    JSON that cannot be read are skipped, too.
+
+    Args:
+        source: as for ``read_records``.
+        format: the convention, where it cannot be told from the first row.
+        corpus: Tevatron's documents.
+        skips: decides over bad rows, and counts them.
+
+    Raises:
+        UserError: as ``read_records``; some of it when the rows are drawn.
+    """
+    name = str(source)
+    check_format_name(format)
+    if Path(source).is_dir() and not name.startswith(hub.PREFIX):
+        _reject(corpus, "corpus", name, "a BEIR folder brings its own corpus.jsonl")
+        return iter(enumerate(_read_folder(Path(source), format, None, skips)[0], 1))
+    if name.startswith(hub.PREFIX):
+        rows = hub.read_hub(name)
+    else:
+        rows = read_rows(Path(source), skips.note if skips.skip_invalid else None)
+    return _convert_rows(rows, name, format, corpus, skips)[1]
 
 
 def check_format_name(format: str | None) -> None:
@@ -116,9 +147,10 @@ def _reject(value: object, option: str, source: str, reason: str) -> None:
         raise UserError(f"{source}: {option} '{value}' cannot be used here: {reason}")
 
 
-def _read_rows(
+def _convert_rows(
     rows: Iterator[tuple[int, Row]], source: str, name: str | None, corpus: Path | None, skips: Skips
-) -> tuple[list[Record], ReadReport]:
+) -> tuple[str, Iterator[tuple[int, Record]]]:
+    """The convention, given or told by the first row, and the records with their lines."""
     if name == _FOLDER_FORMAT:
         raise UserError(f"{source}: format 'beir' is of folders; name one with corpus.jsonl and qrels/")
     first = next(rows)
@@ -126,16 +158,24 @@ def _read_rows(
     if name != "tevatron":
         _reject(corpus, "corpus", source, f"rows of format '{name}' hold their documents themselves")
     documents = _read_corpus(corpus) if corpus else None
+    return name, _records(chain([first], rows), source, FORMATS[name], documents, skips)
+
+
+def _records(
+    rows: Iterable[tuple[int, Row]],
+    source: str,
+    format: Format,
+    documents: Mapping[str, Document] | None,
+    skips: Skips,
+) -> Iterator[tuple[int, Record]]:
     stem = Path(source).name
-    collected = Collected(source)
-    for line, row in chain([first], rows):
+    for line, row in rows:
         try:
-            record = FORMATS[name].convert(row, Context(f"{stem}:{line}", documents))
+            record = format.convert(row, Context(f"{stem}:{line}", documents))
         except BadRow as fault:
             skips.bad_row(source, line, fault)
         else:
-            collected.add(record, line)
-    return collected.records, _report(source, name, collected, skips)
+            yield line, record
 
 
 def _report(source: str, name: str, collected: Collected, skips: Skips) -> ReadReport:

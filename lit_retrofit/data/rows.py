@@ -14,16 +14,21 @@ from lit_retrofit.errors import UserError
 
 Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
+# What to do with a line that cannot be read: its number and what is wrong with it.
+BadLine = Callable[[int, str], None]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel and Windows editors begin UTF-8 files with it
 
 
-def read_rows(path: Path) -> NumberedRows:
+def read_rows(path: Path, bad_line: BadLine | None = None) -> NumberedRows:
     """Streams a file's rows; memory does not grow with the file.
 
     Args:
         path: a file named ``*.jsonl``, ``*.json`` (one object per line), ``*.csv``, ``*.tsv``, each also
             with ``.gz`` behind it, or ``*.parquet``. Text is UTF-8; CSV and TSV begin with a header.
+        bad_line: told of each line of JSON that cannot be read, which is then passed over; without it the
+            first one is an error. The other types are always read whole: one bad row leaves their
+            further rows in doubt.
 
     Yields:
         The line (text formats) or row (parquet) number, from 1, and the row. Blank lines are passed over.
@@ -34,7 +39,8 @@ def read_rows(path: Path) -> NumberedRows:
     _check_is_file(path)
     reader = _reader_of(path)
     empty = True
-    for numbered in reader(path):
+    rows = _read_json_lines(path, bad_line) if reader is _read_json_lines else reader(path)
+    for numbered in rows:
         empty = False
         yield numbered
     if empty:
@@ -57,8 +63,12 @@ def _check_is_file(path: Path) -> None:
         raise UserError(f"{path}: no such file; check the path")
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, bad_line: BadLine | None = None) -> Iterator[tuple[int, str]]:
     """Streams the lines of a UTF-8 file, plain or gzip, with their numbers from 1.
+
+    Args:
+        path: the file.
+        bad_line: told of each line that is not UTF-8, which is then passed over; else it is an error.
 
     Raises:
         UserError: the file is missing, damaged or not UTF-8.
@@ -69,11 +79,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         with _open(path) as file:
             for number, line in enumerate(file, 1):
                 raw = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
-                yield number, raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}:{number}: not UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
-        ) from None
+                try:
+                    text = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    if bad_line is None:
+                        raise UserError(
+                            f"{path}:{number}: not UTF-8 at byte {error.start + 1} of the line; save the "
+                            "file as UTF-8"
+                        ) from None
+                    bad_line(number, "not UTF-8")
+                    continue
+                yield number, text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged gzip file after line {number} ({error}); copy it again") from None
     except OSError as error:
@@ -90,25 +106,36 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _read_json_lines(path: Path) -> NumberedRows:
-    for number, line in read_lines(path):
+def _read_json_lines(path: Path, bad_line: BadLine | None = None) -> NumberedRows:
+    for number, line in read_lines(path, bad_line):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno}); "
-                "write one complete object per line"
-            ) from None
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
-            raise UserError(f"{path}:{number}: not usable JSON ({error}); correct the line") from None
-        if not isinstance(value, dict):
-            raise UserError(
-                f"{path}:{number}: a JSON {_JSON_NAMES[type(value)]} where an object belongs; "
-                'write one object {"field": …} per line'
-            )
-        yield number, value
+            value = _json_object(path, number, line)
+        except UserError:
+            if bad_line is None:
+                raise
+            bad_line(number, "not a JSON object")
+        else:
+            yield number, value
+
+
+def _json_object(path: Path, number: int, line: str) -> Row:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno}); "
+            "write one complete object per line"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
+        raise UserError(f"{path}:{number}: not usable JSON ({error}); correct the line") from None
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path}:{number}: a JSON {_JSON_NAMES[type(value)]} where an object belongs; "
+            'write one object {"field": …} per line'
+        )
+    return value
 
 
 _JSON_NAMES = {

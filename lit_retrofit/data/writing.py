@@ -25,6 +25,22 @@ def new_text_file(path: Path, *, overwrite: bool) -> Iterator[TextIO]:
     Raises:
         UserError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
+    with (
+        new_file(path, overwrite=overwrite) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """The same for files that a library writes: yields the path to write to.
+
+    Raises:
+        UserError: as ``new_text_file``.
+    """
     if path.is_dir():
         raise UserError(f"{path}: this is a directory; name a file to write")
     if path.exists() and not overwrite:
@@ -33,10 +49,7 @@ def new_text_file(path: Path, *, overwrite: bool) -> Iterator[TextIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            yield partial
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lit_retrofit.data.formats import FORMATS, read_records, record_to_row, write_records
+from lit_retrofit.data.formats import FORMATS, read_records, record_to_row, stream_records, write_records
+from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Document, Record, text_id
 from lit_retrofit.errors import UserError
 
@@ -435,3 +436,26 @@ def test_folder_with_several_splits_and_no_train(tmp_path: Path) -> None:
     assert "cannot be read as format 'pairs'" in fault(folder, format="pairs")
     assert "corpus.jsonl: missing" in fault(tmp_path)
     assert "brings its own corpus" in fault(folder, corpus=folder / "corpus.jsonl")
+
+
+def test_a_stream_gives_the_records_that_reading_gives(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"query": f"q{i}", "positive": f"d{i}", "negatives": [f"d{i}"]} for i in range(3)]
+    file.write_text("\n".join(map(json.dumps, rows)) + '\n\n{"query": "", "positive": "x"}\nnonsense\n')
+    with pytest.raises(UserError, match=":5: field 'query' is blank"):
+        list(stream_records(file, skips=Skips(False)))
+    skips = Skips(True)
+    streamed = list(stream_records(file, skips=skips))
+    assert [line for line, _ in streamed] == [1, 2, 3]
+    assert [record.query for _, record in streamed] == ["q0", "q1", "q2"]
+    assert streamed[0][1].negatives[0].text == "d0"  # left to who writes
+    assert skips.counts == {"field 'query' is blank": 1, "not a JSON object": 1}
+
+
+def test_a_stream_does_not_read_ahead(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"query": "q", "positive": "d"}\n' * 3 + "nonsense\n")
+    stream = stream_records(file, skips=Skips(False))
+    assert next(stream)[0] == 1
+    with pytest.raises(UserError, match=":4: not valid JSON"):
+        list(stream)
