@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_retrofit.data import hub
+from lit_retrofit.data.adapting import PLAIN, Adapter
 from lit_retrofit.data.beir import load_beir
 from lit_retrofit.data.collecting import Collected
 from lit_retrofit.data.converters import (
@@ -23,6 +24,7 @@ from lit_retrofit.data.converters import (
 )
 from lit_retrofit.data.corpus import read_by_id
 from lit_retrofit.data.fields import BadRow, Row
+from lit_retrofit.data.hub_beir import read_hub_beir
 from lit_retrofit.data.read_report import ReadReport as ReadReport
 from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Document, Record
@@ -70,6 +72,7 @@ def read_records(
     corpus: Path | None = None,
     split: str | None = None,
     skip_invalid: bool = False,
+    adapter: Adapter = PLAIN,
 ) -> tuple[list[Record], ReadReport]:
     """Reads training records from a file, a folder in BEIR layout or a hub data set.
 
@@ -83,6 +86,7 @@ def read_records(
         corpus: the documents (docid, text and perhaps title) that Tevatron's newer rows name by id.
         split: of a folder: which qrels to take; "train", or else the only one there, by default.
         skip_invalid: leave out and count rows that are no valid record, instead of stopping at the first.
+        adapter: names the source's columns, and its language and task.
 
     Returns:
         The records in the source's order, and what was read and left out.
@@ -90,18 +94,40 @@ def read_records(
     Raises:
         UserError: the source is not there, has no known format, or (unless skipped) an invalid row.
     """
-    name = str(source)
     skips = Skips(skip_invalid)
+    name, records = stream_records(source, skips, format, corpus, split, adapter)
+    collected = Collected(str(source))
+    for line, record in records:
+        collected.add(record, line)
+    return collected.records, _report(str(source), name, collected, skips)
+
+
+def stream_records(
+    source: str | Path,
+    skips: Skips,
+    format: str | None = None,
+    corpus: Path | None = None,
+    split: str | None = None,
+    adapter: Adapter = PLAIN,
+) -> tuple[str, Iterator[tuple[int, Record]]]:
+    """The records of `read_records`, which see, one at a time and as the rows have them.
+
+    Returns:
+        The format, and the records with the line or row of each. Invalid rows are left to ``skips``.
+    """
+    name = str(source)
     check_format_name(format)
-    if name.startswith(hub.PREFIX):
-        rows, is_folder = hub.read_hub(name), False
-    else:
-        rows, is_folder = read_rows(Path(source)), Path(source).is_dir()
-    if is_folder:
+    is_hub = name.startswith(hub.PREFIX)
+    if not is_hub and Path(source).is_dir():
         _reject(corpus, "corpus", name, "a BEIR folder brings its own corpus.jsonl")
-        return _read_folder(Path(source), format, split, skips)
+        found: Iterator[tuple[int, Record]] = _folder_records(Path(source), format, split, skips)
+        return _FOLDER_FORMAT, ((line, adapter.record(record)) for line, record in found)
     _reject(split, "split", name, "only a BEIR folder has splits; of a hub data set write hf:org/name@split")
-    return _read_rows(rows, name, format, corpus, skips)
+    if is_hub and format == _FOLDER_FORMAT:
+        found = read_hub_beir(name, skips)
+        return _FOLDER_FORMAT, ((line, adapter.record(record)) for line, record in found)
+    rows = hub.read_hub(name) if is_hub else read_rows(Path(source))
+    return _row_records(rows, name, format, corpus, skips, adapter)
 
 
 def check_format_name(format: str | None) -> None:
@@ -116,26 +142,41 @@ def _reject(value: object, option: str, source: str, reason: str) -> None:
         raise UserError(f"{source}: {option} '{value}' cannot be used here: {reason}")
 
 
-def _read_rows(
-    rows: Iterator[tuple[int, Row]], source: str, name: str | None, corpus: Path | None, skips: Skips
-) -> tuple[list[Record], ReadReport]:
+def _row_records(
+    rows: Iterator[tuple[int, Row]],
+    source: str,
+    name: str | None,
+    corpus: Path | None,
+    skips: Skips,
+    adapter: Adapter,
+) -> tuple[str, Iterator[tuple[int, Record]]]:
     if name == _FOLDER_FORMAT:
         raise UserError(f"{source}: format 'beir' is of folders; name one with corpus.jsonl and qrels/")
     first = next(rows)
-    name = name or detect(first[1], f"{source}:{first[0]}")
+    place = f"{source}:{first[0]}"
+    name = name or detect(adapter.columns(first[1], place), place)
     if name != "tevatron":
         _reject(corpus, "corpus", source, f"rows of format '{name}' hold their documents themselves")
     documents = _read_corpus(corpus) if corpus else None
-    stem = Path(source).name
-    collected = Collected(source)
-    for line, row in chain([first], rows):
+    return name, _converted(chain([first], rows), source, name, documents, skips, adapter)
+
+
+def _converted(
+    rows: Iterable[tuple[int, Row]],
+    source: str,
+    name: str,
+    documents: Mapping[str, Document] | None,
+    skips: Skips,
+    adapter: Adapter,
+) -> Iterator[tuple[int, Record]]:
+    stem, convert = Path(source).name, FORMATS[name].convert
+    for line, row in rows:
         try:
-            record = FORMATS[name].convert(row, Context(f"{stem}:{line}", documents))
+            record = convert(adapter.row(row), Context(f"{stem}:{line}", documents))
         except BadRow as fault:
             skips.bad_row(source, line, fault)
         else:
-            collected.add(record, line)
-    return collected.records, _report(source, name, collected, skips)
+            yield line, adapter.record(record)
 
 
 def _report(source: str, name: str, collected: Collected, skips: Skips) -> ReadReport:
@@ -187,23 +228,17 @@ def _read_corpus(path: Path) -> Mapping[str, Document]:
     return {document_id: item for document_id, (item, _) in items.items()}
 
 
-def _read_folder(
+def _folder_records(
     folder: Path, name: str | None, split: str | None, skips: Skips
-) -> tuple[list[Record], ReadReport]:
+) -> Iterator[tuple[int, Record]]:
     if name not in (None, _FOLDER_FORMAT):
         raise UserError(f"{folder}: a folder cannot be read as format '{name}'; name a file in it")
     found = load_beir(folder, split=split, default_split="train", name=None, skips=skips)
     corpus = {document.id: document for document in found.corpus}
-    records = [
-        Record(
-            id=query.id,
-            query=query.text,
-            positives=tuple(corpus[id] for id, grade in found.qrels[query.id].items() if grade > 0),
-            language=query.language,
-        )
-        for query in found.queries
-    ]
-    return records, _report(str(folder), _FOLDER_FORMAT, Collected(str(folder), records), skips)
+    for number, query in enumerate(found.queries, 1):
+        grades = found.qrels[query.id]
+        positives = tuple(corpus[id] for id, grade in grades.items() if grade > 0)
+        yield number, Record(query.id, query.text, positives, language=query.language)
 
 
 def record_to_row(record: Record) -> dict[str, Any]:
