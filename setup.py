@@ -11,8 +11,8 @@ PACKAGES = [
     *find_packages("kernels", include=["retrofit_kernels", "retrofit_kernels.*"]),
     "lit_retrofit.configs",
     *(
-        f"lit_retrofit.configs.{folder.name}"
-        for folder in sorted(Path("configs").iterdir())
+        "lit_retrofit." + ".".join(folder.parts)
+        for folder in sorted(Path("configs").rglob("*"))
         if folder.is_dir()
     ),
 ]
