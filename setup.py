@@ -31,6 +31,7 @@ setup(
     package_data={
         "lit_retrofit": ["py.typed"],
         "lit_retrofit.report": ["templates/*"],
+        "lit_retrofit.inspection": ["templates/*"],
         "retrofit_kernels": ["py.typed"],
         "lit_retrofit.quickstart": ["data/*", "data/test/*", "data/test/qrels/*"],
         **{package: ["*.yaml"] for package in PACKAGES if package.startswith("lit_retrofit.configs")},

@@ -21,6 +21,7 @@ BELOW = {
     "training": {"data", "model", "retrieval", "evaluation", "mining"},
     "export": {"data", "model", "retrieval", "evaluation"},
     "report": {"data", "evaluation", "quickstart"},
+    "inspection": {"data", "model", "retrieval", "report"},
     "planning": {"data", "model", "training"},
 }
 
@@ -90,7 +91,18 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     done = run(code)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < 2
-    for command in ("fit", "validate", "test", "predict", "plan", "evaluate", "mine", "export", "report"):
+    for command in (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "plan",
+        "inspect",
+        "evaluate",
+        "mine",
+        "export",
+        "report",
+    ):
         assert f"\n  {command} " in done.stdout
 
 

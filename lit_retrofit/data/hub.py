@@ -46,7 +46,9 @@ def hub_files(source: str) -> list[Path]:
     """
     dataset = load(source, *parse(source))
     if dataset.num_rows != sum(part["num_examples"] for part in _whole_split(dataset)):
-        raise UserError(f"{source}: a slice of a split cannot be streamed; name the split, or leave stream out")
+        raise UserError(
+            f"{source}: a slice of a split cannot be streamed; name the split, or leave stream out"
+        )
     return [Path(file["filename"]) for file in dataset.cache_files]
 
 

@@ -205,9 +205,7 @@ def lengths_by_role(
         "positive": [measured.documents[d.text] for r in group.sample for d in r.positives],
         "negative": [measured.documents[d.text] for r in group.sample for d in r.negatives],
     }
-    return {
-        role: describe(lengths, limits[role != "query"]) for role, lengths in found.items() if lengths
-    }
+    return {role: describe(lengths, limits[role != "query"]) for role, lengths in found.items() if lengths}
 
 
 def odd_texts(sample: Sequence[Record]) -> dict[str, int]:

@@ -147,4 +147,3 @@ def _exported(page: Page) -> Path | None:
         if (folder / "modules.json").is_file():
             return folder
     return None
-
