@@ -98,4 +98,5 @@ def _look_up(value: Any, column: str, name: str) -> Any:
 
 
 def _no_column(name: str, column: str, there: Iterable[str]) -> str:
-    return f"no column '{column}', which the source's fields name for '{name}'; there are {', '.join(there):.200}"
+    named = f"no column '{column}', which the source's fields name for '{name}'"
+    return f"{named}; there are {', '.join(there):.200}"

@@ -100,8 +100,8 @@ def load(source: str, name: str, config: str | None, split: str | None) -> Any:
         reason = " ".join(str(error).split()) or type(error).__name__
         if "gated" in reason:
             raise UserError(
-                f"{source}: the data set is gated; accept its terms at https://huggingface.co/datasets/{name} "
-                "and log in with `hf auth login`"
+                f"{source}: the data set is gated; accept its terms at "
+                f"https://huggingface.co/datasets/{name} and log in with `hf auth login`"
             ) from None
         raise UserError(
             f"{source}: the data set could not be loaded ({reason:.300}); "

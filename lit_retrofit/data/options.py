@@ -34,7 +34,7 @@ class DataOptions:
         parallel_positives: give each query the other languages' versions of its document as further
             positives, where records name their group.
         instruction_prompt: for models that take an instruction, the prompt of queries from sources that have
-            one, such as ``"Instruct: {instruction}\\nQuery: "``; the other sources keep the model's prompt.
+            one, with ``{instruction}`` where that goes; the other sources keep the model's prompt.
         teacher: a folder of another model's embeddings of the training texts, see docs/data.md.
         training_document_length: cut documents to this many tokens in training only, where the model takes
             more: a step then costs less, and the trained model still embeds whole documents.

@@ -161,8 +161,8 @@ def _check_ids(records: Sequence[Record], source: str) -> None:
         for document in (*record.positives, *record.negatives):
             if texts.setdefault(document.id, document.text) != document.text:
                 raise UserError(
-                    f"{source}: document id '{document.id}' has another text in an earlier source (or language) "
-                    "of data.options.train; give every text its own id"
+                    f"{source}: document id '{document.id}' has another text in an earlier source (or "
+                    "language) of data.options.train; give every text its own id"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Reads sources once, from end to end or to a limit: counts over all rows, and a random sample to look into."""
+"""Reads sources once, to the end or a limit: counts over all rows, and a random sample to look into."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.inspection.lengths import Lengths, Measured, describe
 from lit_retrofit.inspection.reading import UNKNOWN, Group
-from lit_retrofit.inspection.similarity import Scores, ScoredRecord, Suspect
+from lit_retrofit.inspection.similarity import ScoredRecord, Scores, Suspect
 from lit_retrofit.inspection.texts import oddities, script_of, shown
 
 _SHOWN_DOCUMENTS = 3

@@ -1,4 +1,4 @@
-"""Hub data sets as their pages describe them (columns, types, configurations, splits), with six made-up rows."""
+"""Hub data sets as their pages describe them (columns, types, configurations, splits), six made-up rows."""
 
 from __future__ import annotations
 
