@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from functools import lru_cache
@@ -65,20 +66,18 @@ def oddities(text: str) -> list[str]:
 
 
 def _is_mojibake(text: str) -> bool:
-    """Whether a run of characters beyond ASCII is the UTF-8 of another text, byte by byte."""
+    """Whether characters of Windows' Latin-1 are, byte by byte, the UTF-8 of another one."""
     if text.isascii():
         return False
-    runs = "".join(c if 0x80 <= ord(c) < 0x100 or c in _CP1252 else " " for c in text).split()
-    for run in runs:
-        try:
-            run.encode("cp1252").decode("utf-8")
-        except UnicodeError:
-            continue
-        return True
-    return False
+    return bool(_UTF8.search(bytes(_BYTES.get(c, ord(c) if ord(c) < 0x100 else 0x20) for c in text)))
 
 
-_CP1252 = set(bytes(range(0x80, 0xA0)).decode("cp1252", "ignore"))
+_BYTES = {
+    bytes([b]).decode("cp1252"): b for b in range(0x80, 0xA0) if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+}
+# Letters beyond ASCII (Latin, Greek, Cyrillic) and all of three bytes. Other pairs are met in correct texts: the
+# end of `Gruß…` or of `CAFÉ»` is one.
+_UTF8 = re.compile(rb"[\xc2\xc3\xce-\xd1][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}")
 
 
 def shown(text: str, most: int = EXCERPT) -> str:

@@ -32,11 +32,13 @@ def test_script(text: str, script: str) -> None:
     ("text", "found"),
     [
         ("Ärger und Façade, 日本語, می‌خواهم, 👨‍👩‍👧", None),
+        ("Gruß… « CAFÉ» “„ 20°", None),
         ("tab\tand\nline", None),
         ("\x00\x1b[31m", "control"),
         ("bro\ufffdken", "replacement"),
         ("FranÃ§ais", "Latin-1"),
         ("Itâ€™s", "Latin-1"),
+        ("ÐŸÑ€Ð¸Ð²ÐµÑ‚", "Latin-1"),
         ("a\u202eb\u202c", "direction"),
         ("zero\u200bwidth", "invisible"),
         ("so\u00adft", "invisible"),
