@@ -72,11 +72,10 @@ def _is_mojibake(text: str) -> bool:
     return bool(_UTF8.search(bytes(_BYTES.get(c, ord(c) if ord(c) < 0x100 else 0x20) for c in text)))
 
 
-_BYTES = {
-    bytes([b]).decode("cp1252"): b for b in range(0x80, 0xA0) if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
-}
-# Letters beyond ASCII (Latin, Greek, Cyrillic) and all of three bytes. Other pairs are met in correct texts: the
-# end of `Gruß…` or of `CAFÉ»` is one.
+_UNUSED = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+_BYTES = {bytes([b]).decode("cp1252"): b for b in range(0x80, 0xA0) if b not in _UNUSED}
+# Letters beyond ASCII (Latin, Greek, Cyrillic) and all of three bytes. Other pairs are met in correct texts:
+# the end of `Gruß…` or of `CAFÉ»` is one.
 _UTF8 = re.compile(rb"[\xc2\xc3\xce-\xd1][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}")
 
 
