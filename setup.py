@@ -11,8 +11,8 @@ PACKAGES = [
     *find_packages("kernels", include=["retrofit_kernels", "retrofit_kernels.*"]),
     "lit_retrofit.configs",
     *(
-        f"lit_retrofit.configs.{folder.name}"
-        for folder in sorted(Path("configs").iterdir())
+        "lit_retrofit." + ".".join(folder.parts)
+        for folder in sorted(Path("configs").rglob("*"))
         if folder.is_dir()
     ),
 ]
@@ -32,6 +32,7 @@ setup(
         "lit_retrofit": ["py.typed"],
         "lit_retrofit.evaluation": ["data/*.tsv"],
         "lit_retrofit.report": ["templates/*"],
+        "lit_retrofit.inspection": ["templates/*"],
         "retrofit_kernels": ["py.typed"],
         "lit_retrofit.quickstart": ["data/*", "data/test/*", "data/test/qrels/*"],
         **{package: ["*.yaml"] for package in PACKAGES if package.startswith("lit_retrofit.configs")},

@@ -40,6 +40,7 @@ COMMANDS = {
         "lit_retrofit.planning.command:plan",
         takes_words=True,
     ),
+    "inspect": Command("tell what is in training data", "lit_retrofit.inspection.inspect:inspect", "data"),
     "evaluate": Command(
         "measure a model on a BEIR folder or benchmark", "lit_retrofit.evaluation.evaluate:evaluate", "model"
     ),

@@ -27,6 +27,7 @@ BELOW = {
     "export": {"data", "model", "retrieval", "evaluation"},
     "report": {"data", "evaluation", "quickstart"},
     "sweeps": {"data", "training"},
+    "inspection": {"data", "model", "retrieval", "report"},
     "planning": {"data", "model", "training"},
 }
 

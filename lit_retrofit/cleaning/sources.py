@@ -51,7 +51,8 @@ class Sources:
         for path in self.paths:
             self.starts.append(len(self.lines))
             skips = Skips(self.skip_invalid)
-            for line, record in stream_records(path, format=self.format, corpus=self.corpus, skips=skips):
+            _, records = stream_records(path, skips, self.format, self.corpus, skip_broken=True)
+            for line, record in records:
                 self.lines.append(line)
                 yield record
             for reason, count in skips.counts.items():

@@ -91,14 +91,14 @@ def _qrels_path(folder: Path, split: str | None, default_split: str) -> Path:
 
 
 def beir_document(row: Row) -> Document:
-    """A document from ``_id``, ``text`` and perhaps ``title`` and a language; raises BadRow."""
+    """A document of corpus.jsonl, or of a table with its columns."""
     document_id = required_id(row, "_id")
     document = passage_document(row, "", "_id")
     return Document(document_id, document.text, _language(row))
 
 
 def beir_query(row: Row) -> Query:
-    """A query from ``_id``, ``text`` and perhaps a language; raises BadRow."""
+    """A query of queries.jsonl, or of a table with its columns."""
     return Query(required_id(row, "_id"), required_text(row, "text"), _language(row))
 
 

@@ -25,8 +25,10 @@ def cap_records(records: Sequence[Record], most: int, seed: int) -> tuple[list[R
     return [record for record, stays in zip(records, kept.tolist(), strict=True) if stays], capped
 
 
-def cap_rows(blocks: Sequence[Block], most: int, seed: int) -> tuple[NDArray[np.bool_], dict[str, int]]:
-    """The same for the rows of tables; reads their column `language` alone.
+def cap_rows(
+    blocks: Sequence[Block], most: int, seed: int, column: str = "language"
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """The same for the rows of tables; reads the column of their languages alone.
 
     Returns:
         (rows,) which stay, the blocks one after another, and how many each capped language had.
@@ -34,7 +36,7 @@ def cap_rows(blocks: Sequence[Block], most: int, seed: int) -> tuple[NDArray[np.
     names: dict[str, int] = {}
     languages: list[NDArray[np.int32]] = []
     for block in blocks:
-        for batch in read_block(block, ["language"]):
+        for batch in read_block(block, [column]):
             encoded = batch.column(0).cast("string").dictionary_encode()
             found = [*encoded.dictionary.to_pylist(), None]  # the last for null
             numbers = [names.setdefault((name or "").strip() or UNKNOWN, len(names)) for name in found]

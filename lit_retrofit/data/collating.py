@@ -108,12 +108,12 @@ class RetrievalCollator:
         return found
 
     def _grouped(self, draws: Sequence[Draw]) -> bool:
-        private = self.private_sources or not all(draw.source.in_batch_negatives for draw in draws)
+        private = self.private_sources or any(draw.source.private for draw in draws)
         return private or bool(self.negatives_within)
 
     def _group(self, draw: Draw) -> tuple[str, ...]:
         """Names whose documents are negatives for whom: a query without in-batch negatives is alone."""
-        if not draw.source.in_batch_negatives:
+        if draw.source.private:
             return ("query", str(draw.place))
         return group_of(draw.record, draw.source, self.negatives_within) or _EVERYBODY
 

@@ -38,7 +38,7 @@ class Context(NamedTuple):
 
 
 def from_pairs(row: Row, context: Context) -> Record:
-    """query, positive and any of negative, negatives, negative_1 … negative_n."""
+    """query, positive (perhaps positive_title), any of negative, negatives, negative_1 … negative_n."""
     return _pair(row, context, "query")
 
 
@@ -86,7 +86,7 @@ def _pair(row: Row, context: Context, query_field: str) -> Record:
             "is a list where a string belongs",
             "write one row per positive, or name the lists pos and neg (format flagembedding)",
         )
-    text = required_text(row, "positive")
+    text = join_title(optional_text(row, "positive_title"), required_text(row, "positive"))
     document_id = optional_id(row, "document_id") or text_id(text)
     positive = Document(document_id, text, optional_text(row, "language"))
     texts = _negative_texts(row)

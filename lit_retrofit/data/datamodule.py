@@ -121,7 +121,7 @@ class RetrievalData(LightningDataModule):
                 "one query per batch and no hard negatives: the loss is 0 and nothing is learnt; raise "
                 "data.sampling.batch_size or mine negatives first"
             )
-        if source.in_batch_negatives or not without:
+        if not source.private or not without:
             return
         if without == len(records):
             raise UserError(
@@ -163,7 +163,7 @@ class RetrievalData(LightningDataModule):
             self.options.token_budget,
             self.options.training_document_length,
             self.sampling.negatives_within,
-            not all(source.in_batch_negatives for source in mixture.sources),
+            any(source.private for source in mixture.sources),
             teacher,
             self._scored,
         )

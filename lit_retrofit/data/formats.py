@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_retrofit.data import hub
+from lit_retrofit.data.adapting import PLAIN, Adapter
 from lit_retrofit.data.beir import load_beir
 from lit_retrofit.data.collecting import Collected
 from lit_retrofit.data.converters import (
@@ -23,6 +24,7 @@ from lit_retrofit.data.converters import (
 )
 from lit_retrofit.data.corpus import read_by_id
 from lit_retrofit.data.fields import BadRow, Row
+from lit_retrofit.data.hub_beir import read_hub_beir
 from lit_retrofit.data.read_report import ReadReport as ReadReport
 from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Document, Record
@@ -70,6 +72,7 @@ def read_records(
     corpus: Path | None = None,
     split: str | None = None,
     skip_invalid: bool = False,
+    adapter: Adapter = PLAIN,
 ) -> tuple[list[Record], ReadReport]:
     """Reads training records from a file, a folder in BEIR layout or a hub data set.
 
@@ -83,6 +86,7 @@ def read_records(
         corpus: the documents (docid, text and perhaps title) that Tevatron's newer rows name by id.
         split: of a folder: which qrels to take; "train", or else the only one there, by default.
         skip_invalid: leave out and count rows that are no valid record, instead of stopping at the first.
+        adapter: names the source's columns, and its language and task.
 
     Returns:
         The records in the source's order, and what was read and left out.
@@ -90,49 +94,46 @@ def read_records(
     Raises:
         UserError: the source is not there, has no known format, or (unless skipped) an invalid row.
     """
-    name = str(source)
     skips = Skips(skip_invalid)
-    check_format_name(format)
-    if Path(source).is_dir() and not name.startswith(hub.PREFIX):
-        _reject(corpus, "corpus", name, "a BEIR folder brings its own corpus.jsonl")
-        return _read_folder(Path(source), format, split, skips)
-    _reject(split, "split", name, "only a BEIR folder has splits; of a hub data set write hf:org/name@split")
-    rows = hub.read_hub(name) if name.startswith(hub.PREFIX) else read_rows(Path(source))
-    convention, numbered = _convert_rows(rows, name, format, corpus, skips)
-    collected = Collected(name)
-    for line, record in numbered:
+    name, records = stream_records(source, skips, format, corpus, split, adapter)
+    collected = Collected(str(source))
+    for line, record in records:
         collected.add(record, line)
-    return collected.records, _report(name, convention, collected, skips)
+    return collected.records, _report(str(source), name, collected, skips)
 
 
 def stream_records(
-    source: str | Path, *, format: str | None = None, corpus: Path | None = None, skips: Skips
-) -> Iterator[tuple[int, Record]]:
-    """Streams the records that ``read_records`` reads, each with its line; memory does not grow with a file.
+    source: str | Path,
+    skips: Skips,
+    format: str | None = None,
+    corpus: Path | None = None,
+    split: str | None = None,
+    adapter: Adapter = PLAIN,
+    skip_broken: bool = False,
+) -> tuple[str, Iterator[tuple[int, Record]]]:
+    """The records of `read_records`, which see, one at a time and as the rows have them.
 
-    A BEIR folder and a Tevatron corpus are held in memory. Unlike there, that an id stands for one text only
-    is not checked, and negatives that equal a positive are still there. With ``skips.skip_invalid``, lines of
-    JSON that cannot be read are skipped, too.
+    Memory does not grow with a file; a BEIR folder and a Tevatron corpus are held. That an id stands for one
+    text only is not checked, and negatives that equal a positive are still there. With ``skip_broken``, lines
+    of JSON that cannot be read are skipped as invalid rows are.
 
-    Args:
-        source: as for ``read_records``.
-        format: the convention, where it cannot be told from the first row.
-        corpus: Tevatron's documents.
-        skips: decides over bad rows, and counts them.
-
-    Raises:
-        UserError: as ``read_records``; some of it when the rows are drawn.
+    Returns:
+        The format, and the records with the line or row of each. Invalid rows are left to ``skips``.
     """
     name = str(source)
     check_format_name(format)
-    if Path(source).is_dir() and not name.startswith(hub.PREFIX):
+    is_hub = name.startswith(hub.PREFIX)
+    if not is_hub and Path(source).is_dir():
         _reject(corpus, "corpus", name, "a BEIR folder brings its own corpus.jsonl")
-        return iter(enumerate(_read_folder(Path(source), format, None, skips)[0], 1))
-    if name.startswith(hub.PREFIX):
-        rows = hub.read_hub(name)
-    else:
-        rows = read_rows(Path(source), skips.note if skips.skip_invalid else None)
-    return _convert_rows(rows, name, format, corpus, skips)[1]
+        found: Iterator[tuple[int, Record]] = _folder_records(Path(source), format, split, skips)
+        return _FOLDER_FORMAT, ((line, adapter.record(record)) for line, record in found)
+    _reject(split, "split", name, "only a BEIR folder has splits; of a hub data set write hf:org/name@split")
+    if is_hub and format == _FOLDER_FORMAT:
+        found = read_hub_beir(name, skips)
+        return _FOLDER_FORMAT, ((line, adapter.record(record)) for line, record in found)
+    broken = skips.note if skip_broken and skips.skip_invalid else None
+    rows = hub.read_hub(name) if is_hub else read_rows(Path(source), broken)
+    return _row_records(rows, name, format, corpus, skips, adapter)
 
 
 def check_format_name(format: str | None) -> None:
@@ -147,35 +148,41 @@ def _reject(value: object, option: str, source: str, reason: str) -> None:
         raise UserError(f"{source}: {option} '{value}' cannot be used here: {reason}")
 
 
-def _convert_rows(
-    rows: Iterator[tuple[int, Row]], source: str, name: str | None, corpus: Path | None, skips: Skips
+def _row_records(
+    rows: Iterator[tuple[int, Row]],
+    source: str,
+    name: str | None,
+    corpus: Path | None,
+    skips: Skips,
+    adapter: Adapter,
 ) -> tuple[str, Iterator[tuple[int, Record]]]:
-    """The convention, given or told by the first row, and the records with their lines."""
     if name == _FOLDER_FORMAT:
         raise UserError(f"{source}: format 'beir' is of folders; name one with corpus.jsonl and qrels/")
     first = next(rows)
-    name = name or detect(first[1], f"{source}:{first[0]}")
+    place = f"{source}:{first[0]}"
+    name = name or detect(adapter.columns(first[1], place), place)
     if name != "tevatron":
         _reject(corpus, "corpus", source, f"rows of format '{name}' hold their documents themselves")
     documents = _read_corpus(corpus) if corpus else None
-    return name, _records(chain([first], rows), source, FORMATS[name], documents, skips)
+    return name, _converted(chain([first], rows), source, name, documents, skips, adapter)
 
 
-def _records(
+def _converted(
     rows: Iterable[tuple[int, Row]],
     source: str,
-    format: Format,
+    name: str,
     documents: Mapping[str, Document] | None,
     skips: Skips,
+    adapter: Adapter,
 ) -> Iterator[tuple[int, Record]]:
-    stem = Path(source).name
+    stem, convert = Path(source).name, FORMATS[name].convert
     for line, row in rows:
         try:
-            record = format.convert(row, Context(f"{stem}:{line}", documents))
+            record = convert(adapter.row(row), Context(f"{stem}:{line}", documents))
         except BadRow as fault:
             skips.bad_row(source, line, fault)
         else:
-            yield line, record
+            yield line, adapter.record(record)
 
 
 def _report(source: str, name: str, collected: Collected, skips: Skips) -> ReadReport:
@@ -227,23 +234,17 @@ def _read_corpus(path: Path) -> Mapping[str, Document]:
     return {document_id: item for document_id, (item, _) in items.items()}
 
 
-def _read_folder(
+def _folder_records(
     folder: Path, name: str | None, split: str | None, skips: Skips
-) -> tuple[list[Record], ReadReport]:
+) -> Iterator[tuple[int, Record]]:
     if name not in (None, _FOLDER_FORMAT):
         raise UserError(f"{folder}: a folder cannot be read as format '{name}'; name a file in it")
     found = load_beir(folder, split=split, default_split="train", name=None, skips=skips)
     corpus = {document.id: document for document in found.corpus}
-    records = [
-        Record(
-            id=query.id,
-            query=query.text,
-            positives=tuple(corpus[id] for id, grade in found.qrels[query.id].items() if grade > 0),
-            language=query.language,
-        )
-        for query in found.queries
-    ]
-    return records, _report(str(folder), _FOLDER_FORMAT, Collected(str(folder), records), skips)
+    for number, query in enumerate(found.queries, 1):
+        grades = found.qrels[query.id]
+        positives = tuple(corpus[id] for id, grade in grades.items() if grade > 0)
+        yield number, Record(query.id, query.text, positives, language=query.language)
 
 
 def record_to_row(record: Record) -> dict[str, Any]:

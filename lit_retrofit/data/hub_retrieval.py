@@ -15,7 +15,7 @@ from typing import Any
 
 from lit_retrofit.data.beir import beir_document, beir_query
 from lit_retrofit.data.corpus import collect_by_id
-from lit_retrofit.data.hub import load_split, reaching
+from lit_retrofit.data.hub import load, reaching
 from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
@@ -105,7 +105,7 @@ def _rows(hub: HubSet, part: str) -> Iterator[tuple[int, dict[str, Any]]]:
     config = f"{hub.subset}-{part}" if hub.subset else part
     if part == "qrels" and not hub.subset and "qrels" not in _configs(hub):
         config = "default"
-    dataset = load_split(hub.source, hub.path, config, _split(hub, config), hub.revision)
+    dataset = load(hub.source, hub.path, config, _split(hub, config), hub.revision)
     for row, content in enumerate(dataset, 1):
         # `id` where others write `_id`; ids are integers in some sets
         if part in ("corpus", "queries"):
@@ -116,14 +116,14 @@ def _rows(hub: HubSet, part: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _configs(hub: HubSet) -> list[str]:
     import datasets
 
-    with reaching(hub.source):
+    with reaching(hub.source, hub.path):
         return datasets.get_dataset_config_names(hub.path, revision=hub.revision)
 
 
 def _split(hub: HubSet, config: str) -> str:
     import datasets
 
-    with reaching(hub.source):
+    with reaching(hub.source, hub.path):
         splits = datasets.get_dataset_split_names(hub.path, config, revision=hub.revision)
     if hub.split in splits:
         return hub.split
@@ -161,7 +161,7 @@ def read_belebele(path: str, languages: tuple[str, ...], *, revision: str | None
     links: dict[str, list[str]] = {}  # query → the passages that it was asked of
     for language in languages:
         source = f"hf:{path}:{language}"
-        for row in load_split(source, path, language, "test", revision):
+        for row in load(source, path, language, "test", revision):
             if not all(isinstance(row.get(name), str) for name in ("link", "flores_passage", "question")):
                 raise UserError(f"{source}: a row lacks link, flores_passage or question; is it Belebele?")
             document, query = f"{language}/{row['link']}", f"{language}/{row['question']}"

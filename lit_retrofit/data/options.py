@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from lit_retrofit.data.catalogue import resolve_source
+from lit_retrofit.data.source_options import SourceOptions as SourceOptions
+from lit_retrofit.data.source_options import check_source
 from lit_retrofit.errors import UserError
 
 Key = Literal["source", "task", "language", "length"]
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """One training source with settings of its own. None means: as for every source.
-
-    Attributes:
-        path: a file, a BEIR folder, ``hf:owner/name`` or ``quickstart:train``. With `stream`, a parquet or
-            Arrow file, or a pattern such as ``data/part-*.parquet``.
-        name: in reports and messages; the path by default.
-        weight: its share of the queries, relative to the other sources' weights. Give all sources one, or
-            none.
-        in_batch_negatives: false where other queries' documents may answer too (NLI, classification): a
-            query is then told apart from its own hard negatives alone.
-        temperature: of the loss, for this source's batches; needs batches homogeneous by source.
-        query_prompt: text before each query, instead of the model's.
-        document_prompt: text before each document, instead of the model's.
-        negatives: hard negatives drawn per query, instead of `data.sampling.negatives`.
-        max_per_language: at most this many records of each language, chosen by `data.options.seed`.
-        format: the convention of the file, instead of `data.options.format`.
-        stream: read the file anew in each epoch instead of holding its records in memory.
-        shuffle_buffer: rows of a streamed source that are in memory, and in random order, at a time.
-    """
-
-    path: str
-    name: str | None = None
-    weight: float | None = None
-    in_batch_negatives: bool = True
-    temperature: float | None = None
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    negatives: int | None = None
-    max_per_language: int | None = None
-    format: str | None = None
-    stream: bool = False
-    shuffle_buffer: int = 65536
-
-    @property
-    def label(self) -> str:
-        """The source's name in reports and messages."""
-        return self.name or self.path
+INSTRUCTION = "{instruction}"
 
 
 @dataclass(frozen=True)
@@ -58,8 +20,9 @@ class DataOptions:
     """Where the data is and how it is prepared.
 
     Attributes:
-        train: training records: files, BEIR folders or hub data sets (``hf:owner/name``), each alone or with
-            settings of its own (`SourceOptions`); ``quickstart:train`` is the embedded set.
+        train: training records: files, BEIR folders, hub data sets (``hf:owner/name``) or named sources
+            (``source:NAME``), each alone or with settings of its own (`SourceOptions`);
+            ``quickstart:train`` is the embedded set.
         validation: a BEIR folder or records; by default a part of the training records is split off.
         test: a BEIR folder for the `test` command; ``quickstart:test`` is the embedded one.
         predict: a JSONL, CSV or parquet file with a field `text`, for the `predict` command.
@@ -70,6 +33,8 @@ class DataOptions:
             Streamed sources give none.
         parallel_positives: give each query the other languages' versions of its document as further
             positives, where records name their group.
+        instruction_prompt: for models that take an instruction, the prompt of queries from sources that have
+            one, with ``{instruction}`` where that goes; the other sources keep the model's prompt.
         teacher: a folder of another model's embeddings of the training texts, see docs/data.md.
         training_document_length: cut documents to this many tokens in training only, where the model takes
             more: a step then costs less, and the trained model still embeds whole documents.
@@ -88,6 +53,7 @@ class DataOptions:
     skip_invalid: bool = False
     validation_share: float = 0.05
     parallel_positives: bool = True
+    instruction_prompt: str | None = None
     teacher: str | None = None
     training_document_length: int | None = None
     token_budget: int = 4096
@@ -96,8 +62,19 @@ class DataOptions:
 
     @property
     def sources(self) -> tuple[SourceOptions, ...]:
-        """Every training source with its settings."""
-        return tuple(SourceOptions(entry) if isinstance(entry, str) else entry for entry in self.train)
+        """Every training source with its settings; named ones with those of their files.
+
+        Raises:
+            UserError: no source has this name.
+        """
+        entries = (SourceOptions(entry) if isinstance(entry, str) else entry for entry in self.train)
+        return tuple(self._instructed(resolve_source(source)) for source in entries)
+
+    def _instructed(self, source: SourceOptions) -> SourceOptions:
+        if self.instruction_prompt is None or source.instruction is None or source.query_prompt is not None:
+            return source
+        prompt = self.instruction_prompt.replace(INSTRUCTION, source.instruction)
+        return replace(source, query_prompt=prompt)
 
 
 @dataclass(frozen=True)
@@ -146,26 +123,13 @@ def check_options(options: DataOptions) -> None:
         raise UserError(
             f"data.options.validation_share is {options.validation_share}; it is a share, 0 to below 1"
         )
-    for source in options.sources:
-        _check_source(source)
-    _check_names_and_weights(options.sources)
-
-
-def _check_source(source: SourceOptions) -> None:
-    if source.path.lstrip().startswith(("{", "[")):  # what the command line could not parse is left as text
+    if options.instruction_prompt is not None and INSTRUCTION not in options.instruction_prompt:
         raise UserError(
-            f"data.options.train: {source.path:.200} has a setting that a source does not know, or a value "
-            f"of the wrong type; a source has {', '.join(SourceOptions.__dataclass_fields__)}"
+            f"data.options.instruction_prompt has no {INSTRUCTION}; write it where the instruction goes"
         )
-    where = f"data.options.train: source '{source.label}'"
-    for name in ("weight", "temperature"):
-        value = getattr(source, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{where}: {name} is {value}; it must be above 0")
-    for name, lowest in (("negatives", 0), ("max_per_language", 1), ("shuffle_buffer", 1)):
-        value = getattr(source, name)
-        if value is not None and value < lowest:
-            raise UserError(f"{where}: {name} is {value}; it must be at least {lowest}")
+    for source in options.sources:
+        check_source(source)
+    _check_names_and_weights(options.sources)
 
 
 def _check_names_and_weights(sources: tuple[SourceOptions, ...]) -> None:

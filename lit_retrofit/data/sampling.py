@@ -62,7 +62,8 @@ def draw(
         uniform: `numbers_needed` random numbers in [0, 1).
         place: the query's place in the batch.
     """
-    positive = _positive(record, sampling.cross_lingual, uniform[0], uniform[1])
+    share = sampling.cross_lingual if source.cross_lingual is None else source.cross_lingual
+    positive = _positive(record, share, uniform[0], uniform[1])
     chosen = _without_repetition(len(record.negatives), negatives_of(source, sampling), uniform[2:])
     return Draw(
         record,

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from lit_retrofit.data.adapting import Adapter
 from lit_retrofit.data.beir import read_beir
 from lit_retrofit.data.capping import cap_records
 from lit_retrofit.data.formats import read_records
+from lit_retrofit.data.hub import PREFIX
 from lit_retrofit.data.mixture import Loaded
 from lit_retrofit.data.options import DataOptions, SourceOptions
 from lit_retrofit.data.parallel import add_parallel_positives, join_answers
@@ -81,13 +83,22 @@ def _read_sources(
             log.info(reports[-1])
             _tell_capped(source, stream.capped, reports)
             continue
-        name = source.path if source.path.startswith("hf:") else resolve_data(source.path)
-        format = source.format or options.format
-        read[source], report = read_records(name, format=format, skip_invalid=options.skip_invalid)
+        read[source] = []
+        for part in source.parts():
+            format = part.format or options.format
+            records, report = read_records(
+                locate(part.path), format=format, skip_invalid=options.skip_invalid, adapter=Adapter(part)
+            )
+            read[source] += records
+            reports.append(str(report))
+            log.info(reports[-1])
         _check_ids([record for part in read.values() for record in part], source.label)
-        reports.append(str(report))
-        log.info(reports[-1])
     return read, streams
+
+
+def locate(path: str) -> str | Path:
+    """Where a source's data is: the name of a hub data set as it is, a path, or that of embedded data."""
+    return path if path.startswith(PREFIX) else resolve_data(path)
 
 
 def _joined(read: dict[SourceOptions, list[Record]], parallel: bool) -> list[list[Record]]:
@@ -151,8 +162,8 @@ def _check_ids(records: Sequence[Record], source: str) -> None:
         for document in (*record.positives, *record.negatives):
             if texts.setdefault(document.id, document.text) != document.text:
                 raise UserError(
-                    f"{source}: document id '{document.id}' has another text in an earlier source of "
-                    "data.options.train; give every text its own id"
+                    f"{source}: document id '{document.id}' has another text in an earlier source (or "
+                    "language) of data.options.train; give every text its own id"
                 )
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_retrofit.data.adapting import Adapter
 from lit_retrofit.data.capping import cap_rows
 from lit_retrofit.data.collecting import drop_false_negatives
 from lit_retrofit.data.converters import Context
 from lit_retrofit.data.fields import BadRow
 from lit_retrofit.data.formats import FORMATS, check_format_name, detect
+from lit_retrofit.data.hub import PREFIX, hub_files
 from lit_retrofit.data.options import SourceOptions
 from lit_retrofit.data.records import Record
 from lit_retrofit.data.streams import Key, Sourced
@@ -49,7 +51,8 @@ class TableStream:
     ) -> None:
         self.source = source
         self.skip_invalid = skip_invalid
-        self.format, self._blocks = _layout(source, source.format or format)
+        self._adapter = Adapter(source)
+        self.format, self._blocks = _layout(source, self._adapter, source.format or format)
         if not self._blocks:
             raise UserError(f"{source.path}: the file has no records; give one with at least one row")
         sizes = np.array([block.rows for block in self._blocks])
@@ -57,7 +60,8 @@ class TableStream:
         self._kept: NDArray[np.bool_] | None = None
         self.capped: dict[str, int] = {}
         if source.max_per_language:
-            self._kept, self.capped = cap_rows(self._blocks, source.max_per_language, seed)
+            column = source.fields.get("language", "language")
+            self._kept, self.capped = cap_rows(self._blocks, source.max_per_language, seed, column)
             sizes = np.add.reduceat(self._kept, self._firsts, dtype=np.int64)
         self._sizes = sizes
         self._size = int(sizes.sum())
@@ -116,7 +120,8 @@ class TableStream:
 
     def _convert(self, row: dict[str, Any], place: str) -> Record | None:
         try:
-            return drop_false_negatives(FORMATS[self.format].convert(row, Context(place)))[0]
+            record = FORMATS[self.format].convert(self._adapter.row(row), Context(place))
+            return drop_false_negatives(self._adapter.record(record))[0]
         except BadRow as fault:
             if not self.skip_invalid:
                 path, _, number = place.rpartition(":")
@@ -194,12 +199,13 @@ class _Reader:
         return batches, places
 
 
-def _layout(source: SourceOptions, format: str | None) -> tuple[str, list[Block]]:
+def _layout(source: SourceOptions, adapter: Adapter, format: str | None) -> tuple[str, list[Block]]:
     """The files' convention and their blocks that have rows."""
     check_format_name(format)
     blocks: list[Block] = []
     schema: pa.Schema | None = None
-    for path in find_files(source.path):
+    files = hub_files(source.path) if source.path.startswith(PREFIX) else find_files(source.path)
+    for path in files:
         found, its_blocks = read_layout(path)
         if schema is not None and not found.equals(schema):
             raise UserError(
@@ -209,10 +215,11 @@ def _layout(source: SourceOptions, format: str | None) -> tuple[str, list[Block]
         schema = found
         blocks += its_blocks
     columns = [] if schema is None else schema.names
-    name = format or detect(columns, source.path)
+    named = adapter.columns(columns, source.path)
+    name = format or detect(named, source.path)
     if name not in FORMATS:
         raise UserError(f"{source.path}: format '{name}' cannot be streamed; use one of {', '.join(FORMATS)}")
-    if source.max_per_language and "language" not in columns:
+    if source.max_per_language and source.fields.get("language", "language") not in columns:
         raise UserError(
             f"{source.path}: max_per_language needs a column 'language'; add it, or leave the cap out"
         )

@@ -64,6 +64,17 @@ class RoleTokenizer:
         )
         return encoded["input_ids"]
 
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Tokens of each text with the role's prompt and special tokens, where nothing is cut."""
+        encoded = self.backend(
+            [self.prompts[role] + text for text in texts],
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it would warn of every text beyond the model's limit
+        )
+        return [len(ids) for ids in encoded["input_ids"]]
+
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """A model's tokenizer without the model.

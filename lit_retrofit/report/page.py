@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from lit_retrofit.quickstart.embedded_data import PREFIX
 from lit_retrofit.report.changed_queries import EXCERPT, Counts, ShownQuery
 from lit_retrofit.report.charts import dumbbells, loss_curve
 from lit_retrofit.report.comparison import Change, Comparison
+from lit_retrofit.report.html import make_environment
 from lit_retrofit.report.merging import Merging
-from lit_retrofit.report.numbers import delta, duration, plain, score, tone
+from lit_retrofit.report.numbers import plain
 from lit_retrofit.report.sources import Settings, TrainingRun
 from lit_retrofit.report.summary import Summary
 
@@ -64,23 +61,12 @@ class Tile:
 
 def render(page: Page) -> str:
     """The page as HTML. All texts are escaped; nothing is loaded from anywhere."""
-    environment = Environment(
-        loader=PackageLoader("lit_retrofit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        score=score, delta=delta, tone=tone, duration=duration, count="{:,}".format, plain=plain,
-        date=_date, literal=lambda text: json.dumps(text, ensure_ascii=False),
-    )  # fmt: skip
-    style = environment.loader.get_source(environment, "style.css")[0]  # type: ignore[union-attr]
+    environment = make_environment()
+    environment.filters.update(literal=lambda text: json.dumps(text, ensure_ascii=False))
     comparison, training = page.comparison, page.training
     exported = _exported(page)
     return environment.get_template("report.html.jinja").render(
         title=page.title,
-        style=Markup(style),  # the package's own file
         comparison=comparison,
         summary=page.summary,
         tiles=_tiles(page),
@@ -167,7 +153,3 @@ def _exported(page: Page) -> Path | None:
         if (folder / "modules.json").is_file():
             return folder
     return None
-
-
-def _date(started: float) -> str:
-    return datetime.fromtimestamp(started, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

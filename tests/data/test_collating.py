@@ -99,7 +99,7 @@ def expected(draws: Sequence[Draw], within: Sequence[str] = ()) -> list[list[str
         }
         negatives = set()
         for j, other in enumerate(draws):
-            private = not (own.source.in_batch_negatives and other.source.in_batch_negatives)
+            private = own.source.private or other.source.private
             alike = all(getattr(own.record, key) == getattr(other.record, key) for key in within)
             if i == j or (not private and alike):
                 negatives |= {d.text[:6] for d in (other.positive, *other.negatives)}

@@ -1,0 +1,1 @@
+"""What is in the data: counts, lengths, duplicates, similarities, and records to read."""
