@@ -177,7 +177,9 @@ def _unlike_earlier(threshold: float, seed: int) -> Rule:
         sketch = MinHash(num_perm=64, seed=seed)
         sketch.update_batch([shingle.encode() for shingle in sorted(mine)])
         language = primary(draft.language)
-        index = indexes.setdefault(language, MinHashLSH(threshold=threshold, num_perm=64))
+        if language not in indexes:  # building one integrates for its parameters
+            indexes[language] = MinHashLSH(threshold=threshold, num_perm=64)
+        index = indexes[language]
         for row in index.query(sketch):
             if len(mine & shingles[row]) >= threshold * len(mine | shingles[row]):
                 return False

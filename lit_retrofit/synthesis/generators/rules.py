@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lit_retrofit.data.records import Document, text_id
 from lit_retrofit.errors import UserError
@@ -215,7 +216,12 @@ def _is_word_like(units: list[tuple[str, int, int]], begin: int, end: int) -> bo
 
 
 def _kind(unit: str) -> str:
-    name = unicodedata.name(unit[0], "")
+    return _script(unit[0])
+
+
+@lru_cache(maxsize=65536)
+def _script(character: str) -> str:
+    name = unicodedata.name(character, "")
     for kind, begin in (("hiragana", "HIRAGANA"), ("katakana", "KATAKANA"), ("han", "CJK"), ("thai", "THAI")):
         if name.startswith(begin):
             return kind
