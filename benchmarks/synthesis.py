@@ -133,7 +133,8 @@ def table(base: dict[str, float], arms: dict[str, list[tuple[dict[str, float], i
         "# Synthetic records on real queries",
         "",
         "`python -m benchmarks.synthesis`: nDCG@10 on quickstart:test of the untouched base, and what "
-        f"{steps} steps on records from the training pages add to it (mean over the seeds, lowest and highest).",
+        f"{steps} steps on records from the training pages add to it (mean over the seeds, lowest and "
+        "highest).",
         "",
         "| | records | " + " | ".join(base) + " |",
         "|---|---|" + "---|" * len(base),
