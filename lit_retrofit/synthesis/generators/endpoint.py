@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -56,21 +57,19 @@ class Endpoint:
             UserError: the endpoint refuses the key, the address or the model, or answers nothing at all.
             LimitReached: the next request could cost more than is left.
         """
-        waiting, failed = iter(requests), 0
+        waiting, failed = deque(requests), 0
         fault: Exception | None = None
         under_way: set[Future[Answer | Failure]] = set()
         with ThreadPoolExecutor(self._options.concurrency) as pool:
             while True:
-                while len(under_way) < self._options.concurrency and not fault and not stopped():
-                    request = next(waiting, None)
-                    if request is None:
-                        break
+                while waiting and len(under_way) < self._options.concurrency and not fault and not stopped():
                     try:
-                        reserved = self._purse.reserve(request.prompt, request.max_tokens)
+                        reserved = self._purse.reserve(waiting[0].prompt, waiting[0].max_tokens)
                     except LimitReached as reached:
-                        fault = reached
+                        # Those under way will cost less than was set aside for them.
+                        fault = None if under_way else reached
                         break
-                    under_way.add(pool.submit(self._ask, request, reserved, stopped))
+                    under_way.add(pool.submit(self._ask, waiting.popleft(), reserved, stopped))
                 if not under_way:
                     break
                 # A short wait at a time: signals are noticed between two of them.
