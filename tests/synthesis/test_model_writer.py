@@ -95,7 +95,7 @@ def test_brainstorm_takes_two_steps_and_draws_all_slots(model, tmp_path):
 
 
 def test_cross_lingual_queries_are_in_another_language_of_those_named(model, corpus, tmp_path):
-    summary, records = run(str(corpus), tmp_path, templates=["crosslingual"],
+    _, records = run(str(corpus), tmp_path, templates=["crosslingual"],
                            query_languages=["de", "en", "ja"], queries=4)  # fmt: skip
     assert len(records) > 12
     assert all(record.language != record.positives[0].language for record in records)
