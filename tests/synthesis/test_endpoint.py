@@ -74,11 +74,11 @@ def test_what_is_never_answered_is_counted_and_asked_by_the_next_run_only(ask, f
 def test_a_time_out_is_told_as_such(ask, fake):
     def slow(number, body):
         if "chart" in body["messages"][0]["content"]:
-            time.sleep(0.6)
+            time.sleep(2.0)
         return fake.good(number, body)
 
     fake.behave = slow
-    summary = ask(endpoint={"timeout": 0.2, "retries": 0})
+    summary = ask(endpoint={"timeout": 0.8, "retries": 0})
     assert summary.asked.failed == {"time-out": 1}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -45,7 +46,7 @@ class Endpoint:
         self._key = find_key(options)
         self._client = make_client(options, self._key)
         self._pace = Pace(options.requests_per_minute)
-        self._answered = False
+        self._answered, self._counting = False, threading.Lock()
         self.retried = 0
 
     def generate(
@@ -135,7 +136,8 @@ class Endpoint:
             raise _NotAnswered("no connection") from None
         except (openai.APIError, ValueError, TypeError, AttributeError, LookupError):
             raise _NotAnswered("no response of the protocol", charged=True) from None
-        self.retried += raw.retries_taken
+        with self._counting:
+            self.retried += raw.retries_taken
         return answer
 
     def _read(self, request: Request, response: Any) -> Answer:
