@@ -66,7 +66,7 @@ def _ranks(drafts: Sequence[Draft], corpus: Sequence[Document], embed: Embed) ->
             scores = queries[start : start + _ROWS] @ documents.T
             for scored, row in zip(scores, part, strict=True):
                 positive = drafts[row].positive
-                own = scored[columns[positive.text]]
+                own = scored[columns[positive.text]].item()
                 scored[pages[_page(positive.id)]] = -torch.inf
                 ranks[row] = 1 + int((scored > own).sum())
     return ranks
