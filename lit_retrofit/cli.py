@@ -52,6 +52,9 @@ COMMANDS = {
         "leave out broken, repeated and leaked training records", "lit_retrofit.cleaning.clean:clean", "data"
     ),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
+    "synthesize": Command(
+        "write training records for documents", "lit_retrofit.synthesis.synthesize:synthesize", "data"
+    ),
     "merge": Command(
         "average models, or go a part of the way from the base", "lit_retrofit.merging.merge:merge", "models"
     ),

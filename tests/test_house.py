@@ -21,6 +21,7 @@ BELOW = {
     "evaluation": {"data", "model", "retrieval", "quickstart"},
     "mining": {"data", "model", "retrieval", "quickstart"},
     "cleaning": {"data", "model", "retrieval", "quickstart"},
+    "synthesis": {"data", "model", "retrieval", "quickstart"},
     "training": {"data", "model", "retrieval", "evaluation", "mining"},
     "merging": {"data", "model", "retrieval", "evaluation", "quickstart"},
     "side_by_side": {"data", "model", "retrieval", "quickstart"},

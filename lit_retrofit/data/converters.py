@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -75,7 +77,16 @@ def from_retrofit(row: Row, context: Context) -> Record:
     """The product's own nested rows, which keep everything that a record holds."""
     query = required_text(row, "query")
     required_list(row, "positives")
-    return _record(row, context, query, _nested(row, "positives"), _nested(row, "negatives"))
+    record = _record(row, context, query, _nested(row, "positives"), _nested(row, "negatives"))
+    if row.get("provenance") is None:
+        return record
+    return replace(record, provenance=_provenance(row["provenance"]))
+
+
+def _provenance(value: Any) -> str:
+    if not isinstance(value, dict):
+        raise BadRow("provenance", "is no object", "write an object, or leave the field out")
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _pair(row: Row, context: Context, query_field: str) -> Record:

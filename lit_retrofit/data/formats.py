@@ -254,7 +254,8 @@ def record_to_row(record: Record) -> dict[str, Any]:
         row[name] = [{"id": d.id, "text": d.text, "language": d.language} for d in row[name]]
     for name in ("positive_scores", "negative_scores"):
         row[name] = list(row[name])
-    return row
+    provenance = row.pop("provenance")
+    return row if provenance is None else row | {"provenance": json.loads(provenance)}
 
 
 def write_records(records: Iterable[Record], path: Path, *, overwrite: bool = False) -> int:

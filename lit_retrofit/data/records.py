@@ -37,6 +37,7 @@ class Record:
             page) and never end up on both sides of a split.
         positive_scores: the miner's or teacher's similarity of each positive, or empty.
         negative_scores: the same of each negative, or empty.
+        provenance: how a synthetic record was made, a JSON object as text; None for others.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Record:
     group: str | None = None
     positive_scores: tuple[float, ...] = ()
     negative_scores: tuple[float, ...] = ()
+    provenance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

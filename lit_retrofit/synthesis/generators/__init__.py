@@ -1,0 +1,1 @@
+"""What writes queries: an endpoint, a local model, or rules."""
