@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, Trainer
+from torch.distributed.tensor import DTensor
 
 from lit_retrofit.data.datamodule import RetrievalData
 from lit_retrofit.data.options import DataOptions, SamplingOptions
@@ -21,7 +22,10 @@ from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.objective import ObjectiveOptions
 from lit_retrofit.training.optimizer import OptimizerOptions
-from lit_retrofit.training.strategy import OneSyncStrategy
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class Recorder(Callback):
@@ -35,7 +39,7 @@ class Recorder(Callback):
         self.micro_batches.append(len(batch.micro_batches))
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
-        gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        gradients = [whole(p.grad).flatten() for p in module.parameters() if p.grad is not None]
         self.norms.append(float(torch.cat(gradients).norm()))
 
 
@@ -62,13 +66,13 @@ def main() -> None:
     recorder = Recorder()
     world = int(os.environ["WORLD_SIZE"])
     trainer = Trainer(
-        accelerator="cpu", devices=world, strategy=OneSyncStrategy() if world > 1 else "auto",
+        accelerator="cpu", devices=world, strategy=given["strategy"] if world > 1 else "auto",
         precision="64-true", max_steps=5, max_epochs=-1, callbacks=[recorder], logger=False,
         accumulate_grad_batches=given["accumulate"], enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, gradient_clip_val=given["clip"],
     )  # fmt: skip
     trainer.fit(module, datamodule=records)
-    weights = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    weights = {name: whole(p.detach()) for name, p in module.named_parameters() if p.requires_grad}
     found = {
         "losses": recorder.losses, "norms": recorder.norms, "weights": weights,
         "micro_batches": recorder.micro_batches,

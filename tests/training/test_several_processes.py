@@ -15,9 +15,15 @@ import torch
 
 WORKER = Path(__file__).parent / "one_of_several.py"
 CASES = {
-    "full": {"lora": False, "graph_memory": 0, "accumulate": 1, "clip": None},
+    "full": {"strategy": "one_sync", "lora": False, "graph_memory": 0, "accumulate": 1, "clip": None},
     "lora, some graphs kept, accumulated, clipped": {
-        "lora": True, "graph_memory": 5e-4, "accumulate": 2, "clip": 0.05,
+        "strategy": "one_sync", "lora": True, "graph_memory": 5e-4, "accumulate": 2, "clip": 0.05,
+    },
+    "sharded, some graphs kept, accumulated, clipped": {
+        "strategy": "sharded", "lora": False, "graph_memory": 5e-4, "accumulate": 2, "clip": 0.05,
+    },
+    "sharded, lora": {
+        "strategy": "sharded", "lora": True, "graph_memory": 0, "accumulate": 1, "clip": 0.05,
     },
 }  # fmt: skip
 
