@@ -190,8 +190,8 @@ class CachedEmbeddings:
 
         Args:
             context: entered around each second embedding; give the autocast of the first.
-            before_last: called before the last micro-batch's backward: the place to let a distributed strategy
-                synchronise the gradients, once.
+            before_last: called before the last micro-batch's backward: the place to let a distributed
+                strategy synchronise the gradients, once.
 
         Raises:
             RuntimeError: before `loss.backward()`, or a second time.

@@ -91,6 +91,8 @@ class Retriever(LightningModule):
                 f"precision {self.trainer.precision} keeps the weights in half precision, where small "
                 f"updates vanish; set --trainer.precision {mixed}"
             )
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            self.trainer.strategy.check(self)
         if self.trainer.world_size > 1 and not isinstance(
             self.trainer.strategy, OneSyncStrategy | ShardedStrategy
         ):

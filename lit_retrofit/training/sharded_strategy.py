@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from lit_retrofit.errors import UserError
 from lit_retrofit.training.sharding import add_up_next, gather, groups, let_go, part_of, shard, whole_on_first
 from lit_retrofit.training.strategy import AddsUpOnce, add_up_gradients, trainable
 
@@ -26,9 +27,9 @@ class ShardedStrategy(AddsUpOnce, ModelParallelStrategy):
     """Lightning's ModelParallelStrategy, with one exchange of weights and one of gradients per step.
 
     Between steps each device holds its part of the weights and of the optimizer's state. A step begins by
-    gathering the weights and ends by adding the gradients up, after which each device has its part of them and
-    updates its part of the weights. Micro-batches in between send nothing: their number may differ between
-    devices, and so may how many of them keep their graphs.
+    gathering the weights and ends by adding the gradients up, after which each device has its part of them
+    and updates its part of the weights. Micro-batches in between send nothing: their number may differ
+    between devices, and so may how many of them keep their graphs.
 
     Checkpoints are those of one device: whole tensors in one file, written by the first process.
 
@@ -44,6 +45,23 @@ class ShardedStrategy(AddsUpOnce, ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
         super().setup_environment()
+
+    def check(self, module: Any) -> None:
+        """Refuses what cannot be right with split weights.
+
+        Raises:
+            UserError: an option that does not go with this strategy.
+        """
+        trainer = module.trainer
+        refused = None
+        if module.encoder.options.compile:
+            refused = "model.encoder.compile: a compiled model does not see weights come and go; set it false"
+        if trainer.precision == "16-mixed":
+            refused = "precision 16-mixed, whose loss scale needs the whole gradient; set bf16-mixed"
+        if trainer.gradient_clip_algorithm == "value":
+            refused = "clipping by value; leave trainer.gradient_clip_algorithm out to clip by the norm"
+        if refused:
+            raise UserError(f"trainer.strategy {NAME} does not go with {refused}")
 
     def split(self, module: Any) -> None:
         """Splits the encoder's weights; called by the module's `configure_model`.
@@ -89,16 +107,24 @@ class ShardedStrategy(AddsUpOnce, ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The trained weights, whole, on the first process; a frozen base is not put together for nothing."""
         let_go(self._module)
-        return whole_on_first({n: p for n, p in self._module.named_parameters() if p.requires_grad})
+        trained = {name: p.detach() for name, p in self._module.named_parameters() if p.requires_grad}
+        state: dict[str, Any] = whole_on_first(trained)
+        return state
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Whole on the first process, and keyed as on one device."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        return whole_on_first(plain.state_dict())
+        state: dict[str, Any] = whole_on_first(plain.state_dict())
+        return state
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """The file's content, whole: the two methods below take this device's part of it."""
         return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Weights are restored before the optimizer and the callbacks begin, as with every other strategy."""
+        return False
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -132,7 +158,9 @@ class ShardedStrategy(AddsUpOnce, ModelParallelStrategy):
         return self.lightning_module
 
 
-StrategyRegistry.register(NAME, ShardedStrategy, description="weights, gradients and optimizer state are split")
+StrategyRegistry.register(
+    NAME, ShardedStrategy, description="weights, gradients and optimizer state are split"
+)
 
 
 def _is_like(value: object, parameter: Tensor) -> bool:

@@ -29,6 +29,7 @@ def shard(backbone: nn.Module, mesh: Any, replicated: set[nn.Parameter]) -> None
         group: Any = fully_shard(module, mesh=mesh, reshard_after_forward=False, ignored_params=replicated)
         # The loss is the whole batch's on every device, so a gradient is the sum over them, not their mean.
         group.set_gradient_divide_factor(1.0)
+        group.set_force_sum_reduction_for_comms(True)
         group.set_reshard_after_backward(False)
         group.set_requires_gradient_sync(False)
 
@@ -46,6 +47,7 @@ def gather(module: nn.Module) -> None:
     # Weights made in inference mode could not be trained with afterwards.
     with torch.inference_mode(False), torch.no_grad():
         for group in groups(module):
+            group.reshard()  # whole weights of before would be kept, and may be old
             group.unshard()
 
 
@@ -89,23 +91,19 @@ def part_of(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def whole_on_first(value: Any) -> Any:
-    """A copy on the CPU in which no tensor is split, for the first process to save. All must call it.
+    """The same values with nothing split, for the first process to save. All must call it.
 
     Args:
-        value: a tensor, or dictionaries and lists of them and other values.
+        value: a tensor, or dictionaries of tensors and other values.
 
     Returns:
-        On the other processes the same structure, with what was split left empty: none of them holds it all.
+        What was split lies on the CPU, on the first process; the others hold empty tensors in its place.
     """
     if isinstance(value, DTensor):
-        full = value.detach().full_tensor()
-        return full.cpu() if dist.get_rank() == 0 else full.new_empty(0, device="cpu")
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
+        whole = value.full_tensor().detach()
+        return whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0, device="cpu")
     if isinstance(value, Mapping):
         return {key: whole_on_first(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [whole_on_first(part) for part in value]
     return value
 
 
@@ -123,7 +121,7 @@ def global_norm(gradients: Iterable[Tensor]) -> Tensor:
 
 
 def clip_by_norm(gradients: Iterable[Tensor], most: float) -> None:
-    """Scales all gradients by one factor, so that their norm is at most this (Pascanu et al., arXiv 1211.5063)."""
+    """Scales all gradients by one factor, so that their norm is at most this (arXiv 1211.5063)."""
     gradients = list(gradients)
     factor = (most / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
