@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_retrofit.cli import main
+from lit_retrofit.model.loading import load_encoder
+
 WORKER = Path(__file__).parent / "one_of_several.py"
 CASES = {
     "full": {"lora": False, "graph_memory": 0, "accumulate": 1, "clip": None},
@@ -139,3 +142,36 @@ def test_the_command_line_on_two_devices(bert_folder, data, tmp_path) -> None:
         assert json.loads((output / "training.json").read_text())["steps"] == 4
     assert len(losses[1]) == 6
     assert losses[2] == pytest.approx(losses[1], rel=1e-5)  # as they stand in the log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp", "fsdp"])
+def test_the_shipped_configs_on_two_processes(bert_folder, data, tmp_path, config: str) -> None:
+    """As they are, in bf16, but for the accelerator: the losses are those of one process."""
+    configs = Path(__file__).parents[2] / "configs/trainer"
+    words = [
+        "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--trainer.max_epochs", "1",
+        "--model.encoder.model", str(bert_folder), "--model.encoder.dropout", "0",
+        "--model.objective.temperature", "0.1", "--model.optimizer.learning_rate", "0.001",
+        "--data.options.train", f"[{data}]", "--data.options.validation_share", "0.3",
+        "--data.sampling.batch_size", "8", "--trainer.enable_progress_bar", "false", "--wandb", "false",
+    ]  # fmt: skip
+
+    def losses(name: str) -> list[float]:
+        with (tmp_path / name / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+
+    one = ["--config", str(configs / "cpu.yaml"), "--trainer.precision", "bf16-mixed"]
+    assert main(["fit", *one, *words, "--output", str(tmp_path / "one")]) == 0
+    command = [
+        Path(sys.executable).parent / "lit-retrofit", "fit", "--config", configs / f"{config}.yaml", *words,
+        "--trainer.devices", "2", "--output", tmp_path / "two",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(losses("one")) == 2
+    assert losses("two") == pytest.approx(losses("one"), rel=0.02)
+    assert load_encoder(str(tmp_path / "two")).dimension == 32
