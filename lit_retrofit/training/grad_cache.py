@@ -188,14 +188,14 @@ class CachedEmbeddings:
     def backward(
         self,
         context: Callable[[], AbstractContextManager] = nullcontext,
-        before_last: Callable[[Tensor], None] | None = None,
+        before_last: Callable[[], None] | None = None,
     ) -> None:
         """Sends the leaf's gradient through the encoder. Frees each graph as it goes.
 
         Args:
             context: entered around each second embedding; give the autocast of the first.
-            before_last: called with the last micro-batch's embeddings before their backward: the place to
-                let a distributed strategy synchronise the gradients, once.
+            before_last: called before the last micro-batch's backward: the place to let a distributed
+                strategy synchronise the gradients, once.
 
         Raises:
             RuntimeError: before `loss.backward()`, or a second time.
@@ -214,7 +214,7 @@ class CachedEmbeddings:
         self,
         gradient: Tensor,
         context: Callable[[], AbstractContextManager],
-        before_last: Callable[[Tensor], None] | None,
+        before_last: Callable[[], None] | None,
     ) -> bool:
         """False if memory ran out: gradients are then as they were."""
         trial = self._budget.on_trial and any(step.embeddings is not None for step in self._pending)
@@ -225,7 +225,7 @@ class CachedEmbeddings:
                 embeddings = self._again(self._pending[number], context)
                 if number == 0 and before_last is not None:
                     synchronising = True
-                    before_last(embeddings)
+                    before_last()
                 rows = self._pending[number].micro_batch.rows
                 if embeddings.requires_grad:
                     embeddings.backward(gradient[rows].to(embeddings.dtype))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
 from lit_retrofit.errors import UserError
@@ -22,6 +23,8 @@ from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
+from lit_retrofit.training.sharded_strategy import ShardedStrategy
+from lit_retrofit.training.sharding import clip_by_norm
 from lit_retrofit.training.strategy import NAME as STRATEGY
 from lit_retrofit.training.strategy import OneSyncStrategy
 
@@ -88,12 +91,21 @@ class Retriever(LightningModule):
                 f"precision {self.trainer.precision} keeps the weights in half precision, where small "
                 f"updates vanish; set --trainer.precision {mixed}"
             )
-        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, OneSyncStrategy):
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            self.trainer.strategy.check(self)
+        if self.trainer.world_size > 1 and not isinstance(
+            self.trainer.strategy, OneSyncStrategy | ShardedStrategy
+        ):
             raise UserError(
                 f"{self.trainer.world_size} processes with {type(self.trainer.strategy).__name__}, which "
                 f"would send gradients before they are complete; set --trainer.strategy {STRATEGY}, or stack "
                 "--config configs/trainer/ddp.yaml"
             )
+
+    def configure_model(self) -> None:
+        """Splits the weights over the devices, where the strategy does that."""
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            self.trainer.strategy.split(self)
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Retrieval measures on the validation and test sets, and the step's figures."""
@@ -131,8 +143,24 @@ class Retriever(LightningModule):
         loss.backward()
         if self._cached is None:
             raise RuntimeError("backward without a training_step")
-        self._cached.backward(context=self.trainer.precision_plugin.train_step_context)
+        strategy = self.trainer.strategy
+        self._cached.backward(
+            context=self.trainer.precision_plugin.train_step_context,
+            before_last=strategy.before_last_backward if isinstance(strategy, ShardedStrategy) else None,
+        )
         self._cached = None
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the norm of the whole gradient, also where devices hold parts of it."""
+        if not isinstance(self.trainer.strategy, ShardedStrategy):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip_by_norm((p.grad for p in self.parameters() if p.grad is not None), gradient_clip_val)
 
     def computed_tokens(self, batch: RetrievalBatch) -> int:
         """Tokens that a pass over the step's texts computes; where texts cannot be packed, padding too."""

@@ -17,23 +17,10 @@ BUCKET_BYTES = 25 << 20
 """What DistributedDataParallel sends at a time: large enough to fill a network, small enough to copy."""
 
 
-class OneSyncStrategy(DDPStrategy):
-    """Lightning's DDP, but for the wrapper around the module.
-
-    A step's gradient comes from many backward passes, one for each micro-batch, and their number may differ
-    between processes. DistributedDataParallel sends gradients in the middle of one backward pass and cannot
-    know which of several is the last. Here they are added up over the processes once, when the step's own
-    gradient is complete. The sum is what the loss is made for: it is the whole batch's on every process, with
-    the gradient by this process's embeddings (see `distributed_info_nce`).
-    """
+class AddsUpOnce:
+    """Of a strategy: knows whether a step's gradient is complete, or accumulates over further batches."""
 
     _blocked = False
-
-    def configure_ddp(self) -> None:
-        """Nothing is wrapped; all begin with the first process's trainable weights."""
-        assert self.lightning_module is not None
-        for parameter in _trainable(self.lightning_module):
-            dist.broadcast(parameter.data, 0)
 
     @contextmanager
     def block_backward_sync(self) -> Generator:
@@ -44,11 +31,28 @@ class OneSyncStrategy(DDPStrategy):
         finally:
             self._blocked = False
 
+
+class OneSyncStrategy(AddsUpOnce, DDPStrategy):
+    """Lightning's DDP, but for the wrapper around the module.
+
+    A step's gradient comes from many backward passes, one for each micro-batch, and their number may differ
+    between processes. DistributedDataParallel sends gradients in the middle of one backward pass and cannot
+    know which of several is the last. Here they are added up over the processes once, when the step's own
+    gradient is complete. The sum is what the loss is made for: it is the whole batch's on every process, with
+    the gradient by this process's embeddings (see `distributed_info_nce`).
+    """
+
+    def configure_ddp(self) -> None:
+        """Nothing is wrapped; all begin with the first process's trainable weights."""
+        assert self.lightning_module is not None
+        for parameter in trainable(self.lightning_module):
+            dist.broadcast(parameter.data, 0)
+
     def post_backward(self, closure_loss: Tensor) -> None:
         """Adds the gradients up, unless more of them are to come before the optimizer's step."""
         if not self._blocked:
             assert self.lightning_module is not None
-            add_up_gradients(_trainable(self.lightning_module))
+            add_up_gradients(trainable(self.lightning_module))
 
 
 StrategyRegistry.register(NAME, OneSyncStrategy, description="gradients are added up once per optimizer step")
@@ -63,7 +67,8 @@ def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
             gradient.copy_(total)
 
 
-def _trainable(module: nn.Module) -> Iterator[nn.Parameter]:
+def trainable(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that get a gradient."""
     return (parameter for parameter in module.parameters() if parameter.requires_grad)
 
 

@@ -9,19 +9,37 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from lightning import Callback, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lit_retrofit.data.datamodule import RetrievalData
 from lit_retrofit.data.options import DataOptions, SamplingOptions
+from lit_retrofit.model import packing
 from lit_retrofit.model.encoder import EncoderOptions
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.objective import ObjectiveOptions
 from lit_retrofit.training.optimizer import OptimizerOptions
-from lit_retrofit.training.strategy import OneSyncStrategy
+from lit_retrofit.training.sharding import own_part
+
+
+def refuse(*arguments: object) -> Tensor:
+    raise NotImplementedError("as on a GPU in float32")
+
+
+def held(tensors: Iterable[Tensor]) -> float:
+    """The share of the numbers that this process holds."""
+    tensors = [tensor.detach() for tensor in tensors]
+    return sum(own_part(tensor).numel() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class Recorder(Callback):
@@ -35,16 +53,23 @@ class Recorder(Callback):
         self.micro_batches.append(len(batch.micro_batches))
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
-        gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        gradients = [whole(p.grad).flatten() for p in module.parameters() if p.grad is not None]
         self.norms.append(float(torch.cat(gradients).norm()))
 
 
 def main() -> None:
     output, model, data, settings = sys.argv[1:]
     given = json.loads(Path(settings).read_text())
+    if not given.get("packs", True):
+        packing._on_cpu = refuse
     torch.manual_seed(int(os.environ["RANK"]))  # the first process's weights must win
     module = Retriever(
-        EncoderOptions(model, dropout=0.0, lora=LoraOptions(r=2, alpha=8) if given["lora"] else None),
+        EncoderOptions(
+            model,
+            dropout=0.0,
+            lora=LoraOptions(r=2, alpha=8) if given["lora"] else None,
+            gradient_checkpointing=given.get("gradient_checkpointing", False),
+        ),
         ObjectiveOptions(0.1, learn_temperature=True),
         OptimizerOptions(0.005, schedule="constant", warmup=0.0),
         graph_memory=given["graph_memory"],
@@ -62,16 +87,17 @@ def main() -> None:
     recorder = Recorder()
     world = int(os.environ["WORLD_SIZE"])
     trainer = Trainer(
-        accelerator="cpu", devices=world, strategy=OneSyncStrategy() if world > 1 else "auto",
+        accelerator="cpu", devices=world, strategy=given.get("strategy", "auto"),
         precision="64-true", max_steps=5, max_epochs=-1, callbacks=[recorder], logger=False,
         accumulate_grad_batches=given["accumulate"], enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, gradient_clip_val=given["clip"],
     )  # fmt: skip
     trainer.fit(module, datamodule=records)
-    weights = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    weights = {name: whole(p.detach()) for name, p in module.named_parameters() if p.requires_grad}
     found = {
         "losses": recorder.losses, "norms": recorder.norms, "weights": weights,
-        "micro_batches": recorder.micro_batches,
+        "micro_batches": recorder.micro_batches, "held_weights": held(module.encoder.parameters()),
+        "held_moments": held(state["exp_avg"] for state in trainer.optimizers[0].state.values()),
     }  # fmt: skip
     torch.save(found, f"{output}.{os.environ['RANK']}")
 

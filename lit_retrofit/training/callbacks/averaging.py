@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.training.sharding import own_part, part_of, whole_on_first
 
 LIVE_KEY = "live_weights"
 
@@ -33,12 +34,18 @@ class AveragedWeights(Callback):
         self.decay = decay
         self._steps = 0
         self._average: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts from the weights as they are, unless a checkpoint brought an average."""
-        if not self._average:
-            self._average = {name: weight.detach().clone() for name, weight in _trained(pl_module).items()}
-        self._average = {name: weight.to(pl_module.device) for name, weight in self._average.items()}
+        # Taken once: where weights are split over devices, the module at times has whole copies of them.
+        self._weights = {
+            name: weight for name, weight in pl_module.named_parameters() if weight.requires_grad
+        }
+        self._average = {
+            name: part_of(self._average[name], weight) if self._average else weight.detach().clone()
+            for name, weight in self._weights.items()
+        }
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -49,30 +56,31 @@ class AveragedWeights(Callback):
             return
         self._steps = trainer.global_step
         decay = min(self.decay, (1 + self._steps) / (10 + self._steps))
-        weights = _trained(pl_module)
-        torch._foreach_lerp_([self._average[name] for name in weights], list(weights.values()), 1 - decay)
+        averages = [own_part(average) for average in self._average.values()]
+        weights = [own_part(self._weights[name]) for name in self._average]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the average into the model."""
-        self._swap(pl_module)
+        self._swap()
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the weights in training back."""
-        self._swap(pl_module)
+        self._swap()
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the average in the model."""
-        for name, weight in _trained(pl_module).items():
-            weight.copy_(self._average[name])
+        for name, weight in self._weights.items():
+            own_part(weight).copy_(own_part(self._average[name]))
 
     @torch.no_grad()
-    def _swap(self, pl_module: LightningModule) -> None:
-        for name, weight in _trained(pl_module).items():
-            if name in self._average:  # there is none outside of training
-                held = weight.clone()
-                weight.copy_(self._average[name])
-                self._average[name].copy_(held)
+    def _swap(self) -> None:
+        for name, weight in self._weights.items():  # there are none outside of training
+            live, average = own_part(weight), own_part(self._average[name])
+            held = live.clone()
+            live.copy_(average)
+            average.copy_(held)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps averaged over; the weights are in the checkpoint itself."""
@@ -87,8 +95,9 @@ class AveragedWeights(Callback):
     ) -> None:
         """The average becomes the checkpoint's model; the weights in training lie beside it."""
         if self._average:
-            checkpoint[LIVE_KEY] = {name: checkpoint["state_dict"][name] for name in self._average}
-            checkpoint["state_dict"] = {**checkpoint["state_dict"], **self._average}
+            average = whole_on_first(self._average)
+            checkpoint[LIVE_KEY] = {name: checkpoint["state_dict"][name] for name in average}
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **average}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -96,8 +105,4 @@ class AveragedWeights(Callback):
         """Both come back. A checkpoint without an average starts one."""
         if LIVE_KEY in checkpoint and trainer.state.fn == "fit":
             self._average = {name: weight.clone() for name, weight in checkpoint["state_dict"].items()}
-            pl_module.load_state_dict(checkpoint[LIVE_KEY], strict=False)
-
-
-def _trained(module: LightningModule) -> dict[str, Tensor]:
-    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+            trainer.strategy.load_model_state_dict({"state_dict": checkpoint[LIVE_KEY]}, strict=False)

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 from lit_retrofit.data.batching import RetrievalBatch
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
+from lit_retrofit.training.sharding import global_norm
 
 
 class LossGuard(Callback):
@@ -51,13 +51,13 @@ class LossGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Checks the gradient, which is the same on all ranks by now."""
+        """Checks the gradient, which is complete by now; all ranks find the same norm."""
         if str(trainer.precision).startswith("16"):
             return
         gradients = [
             p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
-        norm = float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else 0.0
+        norm = float(global_norm(gradients))
         if not math.isfinite(norm):
             self._stop("gradient norm", norm, trainer)
 

@@ -27,6 +27,7 @@ from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.training.callbacks.gathering import gather_embeddings
+from lit_retrofit.training.sharding import gathered
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ class Remine(Callback):
         started = time.time()
         self._pool = self._pool or build_pool(self._original, scope=self.scope)
         rules = replace(self.rules, seed=self.rules.seed + epoch)
-        found = _find(self._pool, rules, module.encoder, self.token_budget, trainer)
+        with gathered(module):  # ranks embed different numbers of micro-batches
+            found = _find(self._pool, rules, module.encoder, self.token_budget, trainer)
         before = _records(trainer)
         mined = [
             with_negatives(record, found[0][at], self._pool)
