@@ -109,3 +109,20 @@ def modernbert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_folder(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """``model_folder("bert")`` and so on, for parametrised tests."""
     return lambda kind: request.getfixturevalue(f"{kind}_folder")
+
+
+@pytest.fixture(scope="session")
+def cross_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT that reads query and document together, with one output, as transformers saves it."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("models") / "cross-encoder"
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=114, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        initializer_range=0.3, pad_token_id=1, max_position_embeddings=64, num_labels=1,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    make_tokenizer("[CLS]", "[SEP]", "[PAD]", "[UNK]", max_length=64).save_pretrained(folder)
+    return folder

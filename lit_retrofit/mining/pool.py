@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Document, Record, text_id
 from lit_retrofit.errors import UserError
 
-Scope = Literal["all", "language", "positive"]
-"""Where negatives come from: anywhere, the query's language, or the language of its first positive."""
+Scope = Literal["all", "language", "positive", "other"]
+"""Where negatives come from: anywhere, the query's language, the language of its first positive, or any
+language but the query's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,10 @@ class PoolQuery:
 
     Attributes:
         text: without any prompt.
-        language: of its candidates; None where the scope is ``all``.
+        language: of its candidates, or with the scope ``other`` not of them; None where the scope is ``all``.
         positives: rows of its labelled positives, over all records with this text, one row per text.
         known: rows that are no negatives whatever they score: these positives, the positives of the
-            records' groups, in all the rows that their texts have, and a document that is the query.
+            records' groups, in all the rows whose texts read the same, and a document that is the query.
     """
 
     text: str
@@ -54,6 +56,7 @@ class Pool:
         record_queries: for each record the position of its query.
         text_rows: for each text its first row.
         merged: ids left out because another one names the same text.
+        scope: which of the documents a query may find.
     """
 
     documents: tuple[Document, ...]
@@ -61,6 +64,7 @@ class Pool:
     record_queries: tuple[int, ...]
     text_rows: Mapping[str, int]
     merged: int
+    scope: Scope
 
 
 def read_corpus(path: Path, *, skip_invalid: bool = False) -> tuple[list[Document], int]:
@@ -100,7 +104,7 @@ def build_pool(records: Sequence[Record], corpus: Iterable[Document] = (), scope
     text_rows: dict[str, list[int]] = defaultdict(list)
     for row, document in enumerate(documents):
         text_rows[document.text].append(row)
-    positives, known = _known_rows(records, text_rows)
+    positives, known = _known_rows(records, documents, text_rows)
     keys = [(record.query, _candidate_language(record, scope)) for record in records]
     order = {key: at for at, key in enumerate(sorted(set(keys), key=lambda key: (key[0], key[1] or "")))}
     return Pool(
@@ -112,6 +116,7 @@ def build_pool(records: Sequence[Record], corpus: Iterable[Document] = (), scope
         record_queries=tuple(order[key] for key in keys),
         text_rows={text: rows[0] for text, rows in text_rows.items()},
         merged=merged,
+        scope=scope,
     )
 
 
@@ -160,23 +165,48 @@ def _preference(document: Document) -> tuple[bool, str, bool, str]:
 
 
 def _known_rows(
-    records: Sequence[Record], text_rows: Mapping[str, list[int]]
+    records: Sequence[Record], documents: Sequence[Document], text_rows: Mapping[str, list[int]]
 ) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
     """For each query text the rows of its labelled positives, and all rows that are no negatives of it."""
+    read: dict[str, list[int]] = defaultdict(list)
+    for row, document in enumerate(documents):
+        read[as_read(document.text)].append(row)
     positives: dict[str, set[int]] = defaultdict(set)
     known: dict[str, set[int]] = defaultdict(set)
     of_group: dict[str, set[int]] = defaultdict(set)
     for record in records:
-        known[record.query].update(text_rows.get(record.query, ()))
+        known[record.query].update(read.get(as_read(record.query), ()))
         for document in record.positives:
-            rows = text_rows[document.text]
-            positives[record.query].add(rows[0])
+            rows = read[as_read(document.text)]
+            positives[record.query].add(text_rows[document.text][0])
             known[record.query].update(rows)
             if record.group is not None:
                 of_group[record.group].update(rows)
     for query, group in {(record.query, record.group) for record in records if record.group is not None}:
         known[query] |= of_group[group]
     return positives, known
+
+
+class _Visible(dict[int, int | None]):
+    """Code point → itself, or None for one without width; filled as characters are met."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = None if unicodedata.category(chr(code)) == "Cf" else code
+        return self[code]
+
+
+_VISIBLE = _Visible()
+
+
+def as_read(text: str) -> str:
+    """What a reader sees of a text.
+
+    Equal for texts that differ in nothing but white space, letter case, Unicode form or characters without
+    width (joiners, marks of direction, soft hyphens).
+    """
+    if not text.isascii():  # in ASCII every character is visible and has one form
+        text = unicodedata.normalize("NFKC", text).translate(_VISIBLE)
+    return " ".join(text.casefold().split())
 
 
 def _no_language(document: Document, scope: Scope) -> UserError:
@@ -194,6 +224,6 @@ def _candidate_language(record: Record, scope: Scope) -> str | None:
         return record.positives[0].language
     if record.language is None:
         raise UserError(
-            f"{record.id}: field 'language' is missing, which pool 'language' needs; add it or use pool 'all'"
+            f"{record.id}: field 'language' is missing, which pool '{scope}' needs; add it or use pool 'all'"
         )
     return record.language

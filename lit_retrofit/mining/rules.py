@@ -166,6 +166,25 @@ def _take(window: range, rules: MiningRules, query_id: str) -> list[int]:
     return sorted(generator.sample(window, rules.per_query))
 
 
+def survivors_of(candidates: Neighbours, allowed: Tensor, depth: int) -> Neighbours:
+    """The first allowed candidates of each query, in their order.
+
+    Args:
+        candidates: scores and indices (Q, k).
+        allowed: (Q, k) bool.
+        depth: at most k.
+
+    Returns:
+        Scores and indices (Q, depth), padded with -inf and -1.
+    """
+    order = (~allowed).long().sort(dim=1, stable=True).indices[:, :depth]
+    kept = allowed.gather(1, order)
+    return Neighbours(
+        scores=candidates.scores.gather(1, order).masked_fill(~kept, -torch.inf),
+        indices=candidates.indices.gather(1, order).masked_fill(~kept, -1),
+    )
+
+
 def count_drops(
     nearest: Neighbours, known: Tensor, positive_scores: Tensor, rules: MiningRules
 ) -> dict[str, int]:
@@ -188,7 +207,7 @@ def count_drops(
         counts[rule] = int((left & dropped).sum())
         return left & ~dropped
 
-    left = drop("identity", _contained(nearest.indices, known))
+    left = drop("identity", contained(nearest.indices, known))
     by_rule = bounds(lowest(positive_scores), rules)
     for rule in DROPS[1:-1]:
         bound = by_rule.get(rule, torch.full_like(positive_scores[:, 0], torch.inf))
@@ -198,7 +217,7 @@ def count_drops(
     return {**counts, "eligible": int(left.sum())}
 
 
-def _contained(indices: Tensor, known: Tensor) -> Tensor:
+def contained(indices: Tensor, known: Tensor) -> Tensor:
     """Whether each index (Q, k) is among the known ones (Q, P) of its own row; memory Q * (k + P).
 
     At the padding of ``indices`` the answer means nothing.

@@ -17,6 +17,7 @@ from lit_retrofit.mining.rules import DROPS, MiningRules
 FORMAT = 1
 BINS = 20
 EXAMPLES = 5
+LISTED = 100
 BAR = 24
 EXCERPT = 160
 
@@ -67,6 +68,15 @@ class RecordCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class TooFew:
+    """A record with fewer negatives than asked for; with fewer than the least number it was dropped."""
+
+    id: str
+    query: str
+    negatives: int
+
+
+@dataclass(frozen=True, slots=True)
 class MiningSummary:
     """The result of `mine`.
 
@@ -86,6 +96,11 @@ class MiningSummary:
         candidates: how many of the plain nearest documents each rule took away, see `count_drops`.
         negatives: written, over all records.
         replaced_negatives: negatives that the records had before; they were in the pool, too.
+        miners: what ranked the documents; the rankings of several were fused.
+        scored_by: what gave the scores.
+        examined: candidates of each query, at most.
+        recall: for each miner with an index, the share that it finds of the exact search's candidates.
+        too_few: the first `LISTED` records with fewer negatives than asked for, fewest first.
         histogram: similarities of positives and negatives of the written records.
         examples: from the narrowest gap between positive and negative (is that negative really
             wrong?) to the widest.
@@ -106,6 +121,11 @@ class MiningSummary:
     candidates: Mapping[str, int]
     negatives: int
     replaced_negatives: int
+    miners: tuple[str, ...]
+    scored_by: str
+    examined: int
+    recall: Mapping[str, float]
+    too_few: tuple[TooFew, ...]
     histogram: Histogram
     examples: tuple[Example, ...]
 
@@ -129,6 +149,13 @@ def histogram(records: Sequence[Record]) -> Histogram:
         return tuple(torch.bincount(torch.bucketize(scores.double(), edges[1:-1]), minlength=BINS).tolist())
 
     return Histogram(tuple(round(edge, 6) for edge in edges.tolist()), count(positives), count(negatives))
+
+
+def too_few(mined: Sequence[Record], per_query: int) -> tuple[TooFew, ...]:
+    """Up to `LISTED` records with fewer negatives than asked for, those with the fewest first."""
+    short = [record for record in mined if len(record.negatives) < per_query]
+    short.sort(key=lambda record: len(record.negatives))
+    return tuple(TooFew(record.id, record.query, len(record.negatives)) for record in short[:LISTED])
 
 
 def examples(records: Sequence[Record]) -> tuple[Example, ...]:
@@ -170,7 +197,7 @@ def _counts(summary: MiningSummary) -> Table:
     table.add_row("document ids merged: same text", f"{summary.merged_documents}")
     table.add_row("negatives written", f"{summary.negatives}")
     table.add_row("earlier negatives replaced", f"{summary.replaced_negatives}", end_section=True)
-    table.add_row(f"{summary.rules.depth} nearest of each query", f"{candidates['examined']}")
+    table.add_row(f"{summary.examined} nearest of each query", f"{candidates['examined']}")
     for rule in DROPS:
         table.add_row(f"  dropped by {rule}", f"{candidates[rule]}")
     table.add_row("  eligible", f"{candidates['eligible']}")

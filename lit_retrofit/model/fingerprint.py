@@ -35,8 +35,8 @@ def fingerprint(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _bytes(weight: Tensor) -> memoryview:
-    return memoryview(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _bytes(weight: Tensor) -> Any:
+    return weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _config(config: Any) -> dict[str, Any]:

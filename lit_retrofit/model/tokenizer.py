@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 Role = Literal["query", "document"]
 
+CHARACTERS_PER_TOKEN = 64
+"""More than any text has that is worth reading. *Measured*: all of a text of 10 MB takes multilingual-e5's
+tokenizer 7 s and 2 GB, for the 512 tokens that are kept."""
+
 
 @dataclass(frozen=True)
 class RoleTokenizer:
@@ -39,11 +43,19 @@ class RoleTokenizer:
         The prompt, where one is given, takes the place of the role's.
         """
         prompt = self.prompts[role] if prompt is None else prompt
-        limit = self.max_lengths[role]
+        limit = self.max_lengths[role] if max_length is None else min(self.max_lengths[role], max_length)
+        enough = CHARACTERS_PER_TOKEN * limit
+        tokens = self._encode([prompt + text[:enough] for text in texts], limit)
+        for row, text in enumerate(texts):
+            if len(text) > enough and len(tokens[row]) < limit:  # few tokens of many characters each
+                tokens[row] = self._encode([prompt + text], limit)[0]
+        return tokens
+
+    def _encode(self, texts: list[str], limit: int) -> list[list[int]]:
         encoded = self.backend(
-            [prompt + text for text in texts],
+            texts,
             truncation=True,
-            max_length=limit if max_length is None else min(limit, max_length),
+            max_length=limit,
             return_attention_mask=False,
             return_token_type_ids=False,
         )

@@ -1,9 +1,9 @@
 """Embeddings on disk, memory-mapped, found by their text: what was embedded once is not embedded again.
 
 A cache folder holds one folder per way of embedding, named by the hash of its `EmbeddingKey`. In it
-``keys.bin`` has 16 bytes for each row, the hash of its text, and ``vectors.bin`` the rows, float32, in the same
-order; both only ever grow at their ends. A row counts once its key is written, which is after its vector: a
-process may be killed at any moment, and several may write at the same time.
+``keys.bin`` has 16 bytes for each row, the hash of its text, and ``vectors.bin`` the rows, float32, in the
+same order; both only ever grow at their ends. A row counts once its key is written, which is after its
+vector: a process may be killed at any moment, and several may write at the same time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -239,3 +239,11 @@ def _write_at(path: Path, offset: int, content: NDArray[Any]) -> None:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); make room, or give another folder as cache"
         ) from None
+
+
+def remove_cache(cache: Path) -> None:
+    """Removes the stores of a cache, and the folder itself if nothing else is in it."""
+    for key in cache.glob("*/key.json"):
+        shutil.rmtree(key.parent, ignore_errors=True)
+    with suppress(OSError):
+        cache.rmdir()

@@ -3,8 +3,9 @@ import math
 import pytest
 
 from lit_retrofit.data.records import Document, Query, RetrievalSet
-from lit_retrofit.evaluation.bm25 import rank_bm25, tokenize
+from lit_retrofit.evaluation.bm25 import rank_bm25
 from lit_retrofit.evaluation.tasks import split_tasks
+from lit_retrofit.retrieval.lexical import tokenize
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_retrofit.data.records import Document, Record, text_id
-from lit_retrofit.mining import find
+from lit_retrofit.mining import find, judges
 from lit_retrofit.mining.find import find_negatives
 from lit_retrofit.mining.pool import Pool, build_pool
 from lit_retrofit.mining.rules import MiningRules
@@ -85,6 +85,7 @@ def oracle(
             "all": None,
             "language": record.language,
             "positive": record.positives[0].language,
+            "other": record.language,
         }[scope]
         if (record.query, language) in found:
             continue
@@ -102,7 +103,11 @@ def oracle(
             ),
             *([rules.max_score] if rules.max_score is not None else []),
         ]
-        texts = {document.text for document in every if language in (None, document.language)}
+        texts = {
+            document.text
+            for document in every
+            if language is None or (document.language == language) != (scope == "other")
+        }
         ranked = sorted(texts, key=lambda text: (-similarity(record.query, text), min(ids[text])))
         below = [text for text in ranked if all(similarity(record.query, text) < limit for limit in limits)]
         window = [text for text in below if text not in known][rules.skip_ranks :][: rules.rank_window]
@@ -117,7 +122,8 @@ def oracle(
     return found, drops
 
 
-@pytest.mark.parametrize("scope", ["all", "language", "positive"])
+@pytest.mark.parametrize("scope", ["all", "language", "positive", "other"])
+@pytest.mark.parametrize("spare", [1, 4])
 @pytest.mark.parametrize("bias", [0.0, 0.7], ids=["scores of both signs", "positive scores"])
 @pytest.mark.parametrize(
     "rules",
@@ -130,7 +136,8 @@ def oracle(
     ],
     ids=["relative", "none", "absolute", "skipping", "deeper than the corpus"],
 )
-def test_negatives_are_those_of_the_oracle(rules, bias, scope):
+def test_negatives_are_those_of_the_oracle(monkeypatch, rules, bias, scope, spare):
+    monkeypatch.setattr(find, "SPARE", spare)
     expected, expected_drops = oracle(*data(1), rules, scope, bias)
     found, drops = run(*data(1), rules, scope, bias)
     assert found.keys() == expected.keys()
@@ -166,7 +173,7 @@ def test_blocks_of_queries_and_pairs_change_nothing(monkeypatch):
     rules = MiningRules(per_query=3, rank_window=8)
     whole, drops = run(*data(4), rules, "language", 0.7)
     monkeypatch.setattr(find, "QUERY_BLOCK", 7)
-    monkeypatch.setattr(find, "PAIR_BLOCK", 2)
+    monkeypatch.setattr(judges, "PAIR_BLOCK", 2)
     found, drops_by_block = run(*data(4), rules, "language", 0.7)
     assert drops_by_block == drops
     for query, pairs in whole.items():

@@ -13,7 +13,7 @@ from torch import nn
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.records import Document
 from lit_retrofit.errors import UserError
-from lit_retrofit.mining import mine as command
+from lit_retrofit.mining import searching
 from lit_retrofit.mining.mine import mine
 
 
@@ -39,12 +39,12 @@ def embedded(monkeypatch) -> list[tuple[str, list[str]]]:
     """Replaces the encoder; a text's vector follows from its text. Collects what was embedded."""
     calls: list[tuple[str, list[str]]] = []
 
-    def embed_texts(encoder, texts, role, *, token_budget, precision, description):
+    def embed(encoder, texts, role, *, cache, processes, token_budget, precision, description):
         calls.append((role, texts))
         return torch.tensor([vector(text) for text in texts])
 
-    monkeypatch.setattr(command, "load_encoder", lambda model, **options: Fake())
-    monkeypatch.setattr(command, "embed_texts", embed_texts)
+    monkeypatch.setattr(searching, "load_encoder", lambda model, **options: Fake())
+    monkeypatch.setattr(searching, "embed_in_processes", embed)
     return calls
 
 

@@ -145,3 +145,19 @@ def test_reads_a_corpus_with_either_name_for_the_id(tmp_path):
     file.write_text('{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n')
     with pytest.raises(UserError, match=r"corpus\.jsonl:2"):
         read_corpus(file)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "ZERO\u200bwidth  text",
+        "zerowidth\u00a0text ",
+        "ｚｅｒｏｗｉｄｔｈ text",
+        "\u202bzero\u00adwidth\ntext\u202c",
+    ],
+)
+def test_a_text_that_reads_like_a_positive_is_no_negative(other):
+    corpus = [Document("a", other), Document("b", "zero width text")]
+    pool = build_pool([Record("file:1", "q", (Document("p", "zerowidth text"),))], corpus)
+    assert [pool.documents[row].id for row in pool.queries[0].known] == ["a", "p"]
+    assert [pool.documents[row].id for row in pool.queries[0].positives] == ["p"]

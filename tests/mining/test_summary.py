@@ -6,7 +6,7 @@ from rich.console import Console
 
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.mining.rules import MiningRules
-from lit_retrofit.mining.summary import BINS, MiningSummary, RecordCounts, examples, histogram, show
+from lit_retrofit.mining.summary import BINS, MiningSummary, RecordCounts, examples, histogram, show, too_few
 
 
 def mined(query: str, positives: list[float], negatives: list[float]) -> Record:
@@ -74,6 +74,11 @@ def test_prints_counts_and_texts_as_they_are():
         },
         negatives=1,
         replaced_negatives=0,
+        miners=("m",),
+        scored_by="m",
+        examined=10,
+        recall={},
+        too_few=(),
         histogram=histogram([record]),
         examples=examples([record]),
     )
@@ -91,3 +96,11 @@ def test_prints_counts_and_texts_as_they_are():
     ):
         assert expected in text
     assert text.count("█" * 24) == 2
+
+
+def test_records_with_too_few_negatives_are_listed_fewest_first(monkeypatch):
+    monkeypatch.setattr("lit_retrofit.mining.summary.LISTED", 2)
+    records = [mined("full", [0.9], [0.7, 0.5]), mined("one", [0.9], [0.7]), mined("none", [0.9], [])]
+    records.append(mined("one more", [0.9], [0.7]))
+    listed = [(record.query, record.negatives) for record in too_few(records, 2)]
+    assert listed == [("none", 0), ("one", 1)]
