@@ -59,8 +59,8 @@ def load_beir(
 ) -> RetrievalSet:
     """Does the work of ``read_beir``, which see, and leaves the counts of what is skipped in ``skips``."""
     qrels_path = _qrels_path(folder, split, default_split)
-    corpus = read_by_id(plain_or_gzip(folder / "corpus.jsonl"), "_id", _document, skips)
-    queries = read_by_id(plain_or_gzip(folder / "queries.jsonl"), "_id", _query, skips)
+    corpus = read_by_id(plain_or_gzip(folder / "corpus.jsonl"), "_id", beir_document, skips)
+    queries = read_by_id(plain_or_gzip(folder / "queries.jsonl"), "_id", beir_query, skips)
     qrels = _read_qrels(qrels_path, queries.keys(), corpus.keys(), skips)
     kept = _judged_queries(folder / "queries.jsonl", queries, qrels, qrels_path, skips)
     if not kept:
@@ -90,13 +90,15 @@ def _qrels_path(folder: Path, split: str | None, default_split: str) -> Path:
     return plain_or_gzip(folder / "qrels" / f"{chosen}.tsv")
 
 
-def _document(row: Row) -> Document:
+def beir_document(row: Row) -> Document:
+    """A document from ``_id``, ``text`` and perhaps ``title`` and a language; raises BadRow."""
     document_id = required_id(row, "_id")
     document = passage_document(row, "", "_id")
     return Document(document_id, document.text, _language(row))
 
 
-def _query(row: Row) -> Query:
+def beir_query(row: Row) -> Query:
+    """A query from ``_id``, ``text`` and perhaps a language; raises BadRow."""
     return Query(required_id(row, "_id"), required_text(row, "text"), _language(row))
 
 

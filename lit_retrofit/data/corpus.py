@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,17 +32,38 @@ def read_by_id(
     Raises:
         UserError: the file or (unless skipped) a row is invalid, or an id appears twice.
     """
+    return collect_by_id(read_rows(path), path, path.name, id_field, convert, skips)
+
+
+def collect_by_id(
+    rows: Iterable[tuple[int, Row]],
+    source: str | Path,
+    short: str,
+    id_field: str,
+    convert: Callable[[Row], Item],
+    skips: Skips,
+) -> dict[str, tuple[Item, int]]:
+    """Does the work of ``read_by_id``, which see, on the numbered rows of any source.
+
+    Args:
+        rows: line or row numbers, and rows.
+        source: where they are from, for messages.
+        short: the same inside a reason for which rows are counted.
+        id_field: the field the id is in, for messages.
+        convert: makes the item of a row, or raises BadRow.
+        skips: what to do with a bad row.
+    """
     items: dict[str, tuple[Item, int]] = {}
-    for line, row in read_rows(path):
+    for line, row in rows:
         try:
             item = convert(row)
         except BadRow as fault:
-            skips.bad_row(path, line, fault, file=path.name)
+            skips.bad_row(source, line, fault, file=short)
             continue
         if item.id in items:
             first = items[item.id][1]
             raise UserError(
-                f"{path}:{line}: field '{id_field}' repeats '{item.id}' of line {first}; "
+                f"{source}:{line}: field '{id_field}' repeats '{item.id}' of line {first}; "
                 "give every row its own id"
             )
         items[item.id] = (item, line)

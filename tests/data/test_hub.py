@@ -80,4 +80,4 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     message = fault("hf:org/name:config@validation")
     assert "check the name" in message
-    assert asked == {"names": ("org/name", "config"), "split": "validation"}
+    assert asked == {"names": ("org/name", "config"), "split": "validation", "revision": None}
