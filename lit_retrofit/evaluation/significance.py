@@ -79,9 +79,7 @@ def paired_difference(before: Values, after: Values, *, seed: int = 0) -> Differ
         after: the same of the second model, in the same order.
         seed: of the resampling.
     """
-    tasks = [
-        np.asarray(new, float) - np.asarray(old, float) for old, new in zip(before, after, strict=True)
-    ]
+    tasks = [np.asarray(new, float) - np.asarray(old, float) for old, new in zip(before, after, strict=True)]
     low, high = interval(tasks, seed=seed)
     weights = np.concatenate([np.full(len(values), 1 / (len(values) * len(tasks))) for values in tasks])
     differences = np.concatenate(tasks)
@@ -116,7 +114,7 @@ def _randomisation(weighted: NDArray[np.float64], seed: int) -> float:
 
 
 def _mean_of_means(*tasks: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-    return sum(values.mean(axis=axis) for values in tasks) / len(tasks)  # type: ignore[return-value]
+    return sum(values.mean(axis=axis) for values in tasks) / len(tasks)
 
 
 def _batch(tasks: Values) -> int:

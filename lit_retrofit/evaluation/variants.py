@@ -77,7 +77,7 @@ def check_variants(variants: Sequence[Variant], dimension: int, model: str) -> N
     for variant in variants:
         if variant.dimension and variant.dimension > dimension:
             raise UserError(
-                f"variants: '{variant.name}' keeps {variant.dimension} numbers, and the embeddings of {model} "
+                f"variants: '{variant.name}' keeps {variant.dimension} numbers, and embeddings of {model} "
                 f"have {dimension}; leave it out or make it smaller"
             )
 

@@ -34,18 +34,20 @@ def test_other_words_are_refused(word):
 
 def test_a_dimension_beyond_the_models_is_refused():
     check_variants([Variant(384)], 384, "m")
-    with pytest.raises(UserError, match="'512-int8' keeps 512 numbers, and the embeddings of m have 384"):
+    with pytest.raises(UserError, match="'512-int8' keeps 512 numbers, and embeddings of m have 384"):
         check_variants([Variant(None, "int8"), Variant(512, "int8")], 384, "m")
 
 
-@pytest.mark.parametrize(("word", "size"), [("float32", 4 * 64), ("int8", 64), ("binary", 8), ("12-binary", 2)])
+@pytest.mark.parametrize(
+    ("word", "size"), [("float32", 4 * 64), ("int8", 64), ("binary", 8), ("12-binary", 2)]
+)
 def test_bytes_of_an_index(word, size):
     (variant,) = parse_variants([word])
     assert variant.index_bytes(1000, 64) == 1000 * size
 
 
 def test_a_shorter_embedding_is_a_prefix_of_length_one(vectors):
-    queries, corpus = compress(Variant(16), *vectors, normalise=True)
+    queries, _ = compress(Variant(16), *vectors, normalise=True)
     expected = vectors[0][:, :16].numpy()
     expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(queries.numpy(), expected, atol=1e-6)
