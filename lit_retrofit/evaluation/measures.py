@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import ir_measures
@@ -23,6 +24,12 @@ MEASURES = {
     "Recall@100": ir_measures.R @ 100,
     "MRR@10": ir_measures.RR @ 10,
 }
+RERANKING_MEASURES = {
+    "nDCG@10": ir_measures.nDCG @ 10,
+    "MAP": ir_measures.AP,
+    "MRR@10": ir_measures.RR @ 10,
+}
+Measures = Mapping[str, Any]
 Scores = dict[str, float]
 DEPTH = 100  # Recall@100 looks this deep
 
@@ -58,7 +65,7 @@ class TaskResult:
 
     Attributes:
         task: its languages, queries and documents.
-        scores: the mean over the task's queries of each of ``MEASURES``, 0 … 1.
+        scores: the mean over the task's queries of each measure, 0 … 1.
         ndcg_per_query: query id → nDCG@10.
         ranking: the documents found, ids of the whole corpus.
     """
@@ -105,12 +112,7 @@ def evaluate_embeddings(
         )
     if k < DEPTH:
         raise ValueError(f"k is {k}; Recall@{DEPTH} needs at least {DEPTH}")
-    finite = torch.cat([rows.isfinite().all(dim=1) for rows in (query_embeddings, corpus_embeddings)])
-    if not finite.all():
-        raise UserError(
-            f"{retrieval_set.name}: {int((~finite).sum())} of the {len(finite)} embeddings are not finite; "
-            "the model has diverged, or overflows in this precision (try fp32)"
-        )
+    check_finite(retrieval_set.name, query_embeddings, corpus_embeddings)
     device = query_embeddings.device
     own = own_documents(retrieval_set).to(device)
     results = []
@@ -119,13 +121,31 @@ def evaluate_embeddings(
         columns = torch.tensor(task.document_indices, device=device)
         found = search(
             query_embeddings[rows],
-            corpus_embeddings[columns.to(corpus_embeddings.device)],
+            # a memory-mapped corpus that is searched whole is not copied
+            corpus_embeddings
+            if len(columns) == len(corpus_embeddings)
+            else corpus_embeddings[columns.to(corpus_embeddings.device)],
             min(k, len(columns)),
             options=NeighbourOptions(query_ids=own[rows], corpus_ids=columns),
             backend=backend,
         )
         results.append(measure_task(retrieval_set, task, found.indices.cpu(), found.scores.cpu()))
     return results
+
+
+def check_finite(name: str, *embeddings: torch.Tensor) -> None:
+    """Refuses embeddings that no search can order.
+
+    Raises:
+        UserError: a number in them is infinite or none.
+    """
+    count = sum(len(rows) for rows in embeddings)
+    bad = count - sum(int(rows.isfinite().all(dim=1).sum()) for rows in embeddings)
+    if bad:
+        raise UserError(
+            f"{name}: {bad} of the {count} embeddings are not finite; "
+            "the model has diverged, or overflows in this precision (try fp32)"
+        )
 
 
 def own_documents(retrieval_set: RetrievalSet) -> torch.Tensor:
@@ -140,7 +160,11 @@ def own_documents(retrieval_set: RetrievalSet) -> torch.Tensor:
 
 
 def measure_task(
-    retrieval_set: RetrievalSet, task: LanguageTask, indices: torch.Tensor, scores: torch.Tensor
+    retrieval_set: RetrievalSet,
+    task: LanguageTask,
+    indices: torch.Tensor,
+    scores: torch.Tensor,
+    measures: Measures = MEASURES,
 ) -> TaskResult:
     """Measures what a search found inside a task.
 
@@ -149,6 +173,7 @@ def measure_task(
         task: one of its tasks.
         indices: (Q, k) int64, positions in ``task.document_indices``, best first, −1 padded.
         scores: (Q, k) float32.
+        measures: name → measure of ir-measures.
     """
     documents = torch.tensor(task.document_indices)
     ids = tuple(document.id for document in retrieval_set.corpus)
@@ -160,23 +185,25 @@ def measure_task(
         query: {id: grade for id, grade in retrieval_set.qrels[query].items() if id in inside}
         for query in queries
     }
-    per_query = measure_ranking(ranking, qrels)
+    per_query = measure_ranking(ranking, qrels, measures)
     means = {name: math.fsum(values.values()) / len(values) for name, values in per_query.items()}
     return TaskResult(task, means, per_query["nDCG@10"], ranking)
 
 
-def measure_ranking(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
-    """Each of ``MEASURES`` for each query of the ranking: measure → query id → value.
+def measure_ranking(
+    ranking: Ranking, qrels: Mapping[str, Mapping[str, int]], measures: Measures = MEASURES
+) -> dict[str, dict[str, float]]:
+    """Each measure for each query of the ranking: measure → query id → value.
 
     nDCG uses the grades as gains (Järvelin & Kekäläinen 2002, log2 discount, as in trec_eval); for the
-    two others a grade of 1 or more is relevant.
+    others a grade of 1 or more is relevant.
     """
     # trec_eval sorts by score and breaks ties by document id; the rank as score keeps our order.
     run = {query: {id: -float(rank) for rank, (id, _) in enumerate(found)} for query, found in ranking}
-    names = {measure: name for name, measure in MEASURES.items()}
+    names = {measure: name for name, measure in measures.items()}
     judged = {query: dict(qrels[query]) for query in ranking.query_ids}
-    values: dict[str, dict[str, float]] = {name: dict.fromkeys(ranking.query_ids, 0.0) for name in MEASURES}
-    for metric in ir_measures.iter_calc(list(MEASURES.values()), judged, run):
+    values: dict[str, dict[str, float]] = {name: dict.fromkeys(ranking.query_ids, 0.0) for name in measures}
+    for metric in ir_measures.iter_calc(list(measures.values()), judged, run):
         values[names[metric.measure]][metric.query_id] = float(metric.value)
     return values
 

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.languages import group_means
 from lit_retrofit.evaluation.measures import Scores, TaskResult, means_by_kind, trec_lines
 
 FORMAT = 1
@@ -25,14 +26,15 @@ class TaskScores:
     """One language task's line of ``metrics.json``.
 
     Attributes:
-        kind: ``monolingual``, ``cross_lingual`` or ``all``.
+        kind: ``monolingual``, ``cross_lingual`` or ``all``; ``clustering`` for texts with labels.
         query_language: None for ``all``.
         corpus_language: None for ``all``.
-        queries: measured queries.
-        documents: size of the restricted corpus.
+        queries: measured queries; texts, where they are clustered.
+        documents: size of the restricted corpus; labels, where texts are clustered.
         left_out_queries: queries of the language without a relevant document in the restricted corpus.
         scores: measure → mean over the queries, 0 … 1.
         bm25: the same for BM25, where it was asked for.
+        variants: name of a smaller index → its mean nDCG@10, where asked for.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class TaskScores:
     left_out_queries: int
     scores: Scores
     bm25: Scores | None = None
+    variants: Scores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Results:
         data: as the user named it.
         settings: the command's other options.
         tasks: every language task.
+        cost: bytes of the index in each of its forms, and latency where it was measured; None in results of
+            before these were written.
     """
 
     started: float
@@ -64,6 +69,7 @@ class Results:
     data: str
     settings: dict[str, Any]
     tasks: tuple[TaskScores, ...]
+    cost: dict[str, Any] | None = None
 
     @property
     def means(self) -> dict[str, Scores]:
@@ -116,30 +122,50 @@ def write_results(folder: Path, results: Results, tasks: Iterable[TaskResult]) -
         earlier.unlink(missing_ok=True)
     with (folder / "queries.jsonl").open("w", encoding="utf-8") as lines:
         for result in tasks:
-            lines.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _query_lines(result))
+            for query in query_results(result):
+                lines.write(json.dumps(_query_line(query), ensure_ascii=False) + "\n")
             with (run / _run_name(result)).open("w", encoding="utf-8") as file:
                 file.writelines(trec_lines(result.ranking, results.model))
-    content = (
-        {"format": FORMAT} | asdict(results) | {"means": results.means, "bm25_means": results.bm25_means}
-    )
-    content["tasks"] = [{k: v for k, v in task.items() if k != "bm25" or v} for task in content["tasks"]]
-    if not results.bm25_means:
-        del content["bm25_means"]
+    content = {
+        "format": FORMAT,
+        **asdict(results),
+        "means": results.means,
+        "bm25_means": results.bm25_means,
+        "groups": group_means(results.tasks),
+    }
+    content["tasks"] = [
+        {k: v for k, v in task.items() if k not in ("bm25", "variants") or v} for task in content["tasks"]
+    ]
+    for optional in ("cost", "bm25_means", "groups"):
+        if not content[optional]:
+            del content[optional]
     unfinished = folder / "metrics.json.part"
     unfinished.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(unfinished, folder / "metrics.json")
 
 
-def _query_lines(result: TaskResult) -> Iterator[dict[str, Any]]:
+def query_results(result: TaskResult) -> Iterator[QueryResult]:
+    """What ``queries.jsonl`` says of a task."""
     for query_id, found in result.ranking:
-        yield {
-            "kind": result.task.kind,
-            "query_language": result.task.query_language,
-            "corpus_language": result.task.corpus_language,
-            "query_id": query_id,
-            "nDCG@10": result.ndcg_per_query[query_id],
-            "top_ids": [id for id, _ in found[:10]],
-        }
+        yield QueryResult(
+            kind=result.task.kind,
+            query_language=result.task.query_language,
+            corpus_language=result.task.corpus_language,
+            query_id=query_id,
+            ndcg=result.ndcg_per_query[query_id],
+            top_ids=tuple(id for id, _ in found[:10]),
+        )
+
+
+def _query_line(query: QueryResult) -> dict[str, Any]:
+    languages = {"query_language": query.query_language, "corpus_language": query.corpus_language}
+    return {
+        "kind": query.kind,
+        **languages,
+        "query_id": query.query_id,
+        "nDCG@10": query.ndcg,
+        "top_ids": list(query.top_ids),
+    }
 
 
 def _run_name(result: TaskResult) -> str:
@@ -155,6 +181,10 @@ def read_results(folder: Path) -> Results:
         UserError: ``metrics.json`` is missing, no valid JSON, of another format or lacks a field.
     """
     path = folder / "metrics.json"
+    if not path.is_file() and (folder / "queries.jsonl").is_file():
+        raise UserError(
+            f"{path} is missing; lit-retrofit evaluate was interrupted: run it again with --overwrite"
+        )
     if not path.is_file():
         raise UserError(
             f"{path} is missing; lit-retrofit evaluate MODEL --data DATA --output {folder} writes it"
@@ -169,6 +199,7 @@ def read_results(folder: Path) -> Results:
     return Results(
         **{name: _field(path, content, name, kind) for name, kind in _RESULT_FIELDS.items()},
         tasks=tuple(_task_scores(path, number, task) for number, task in enumerate(tasks)),
+        cost=_field(path, content, "cost", dict) if "cost" in content else None,
     )
 
 
@@ -219,9 +250,9 @@ def _task_scores(path: Path, number: int, task: Any) -> TaskScores:
     where = f"{path}: tasks[{number}]"
     if not isinstance(task, dict):
         raise UserError(f"{where} is no object; evaluate again with --overwrite")
-    bm25 = _field(where, task, "bm25", dict) if "bm25" in task else None
+    optional = {name: _field(where, task, name, dict) for name in ("bm25", "variants") if name in task}
     return TaskScores(
-        **{name: _field(where, task, name, kind) for name, kind in _TASK_FIELDS.items()}, bm25=bm25
+        **{name: _field(where, task, name, kind) for name, kind in _TASK_FIELDS.items()}, **optional
     )
 
 

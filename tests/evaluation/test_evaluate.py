@@ -10,8 +10,11 @@ from rich.console import Console
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation import evaluate as command
-from lit_retrofit.evaluation.evaluate import evaluate, show_results
+from lit_retrofit.evaluation import measuring
+from lit_retrofit.evaluation.evaluate import compare, evaluate
 from lit_retrofit.evaluation.results import read_queries, read_results
+from lit_retrofit.evaluation.tables import show_results
+from lit_retrofit.model.loading import load_encoder
 
 DIMENSION = 256
 
@@ -21,8 +24,14 @@ class FakeEncoder:
 
     def __init__(self, overrides):
         self.device = torch.device("cpu")
+        self.dimension = DIMENSION
+        self.normalise = True
         self.calls = []
-        self.options = SimpleNamespace(**overrides, query_max_length=64, document_max_length=128)
+        self.options = SimpleNamespace(
+            **{"query_prompt": "", "document_prompt": "", "pooling": "mean", **overrides},
+            query_max_length=64,
+            document_max_length=128,
+        )
 
     def to(self, device):
         return self
@@ -52,7 +61,7 @@ def loaded(monkeypatch):
         return encoders[-1]
 
     monkeypatch.setattr(command, "load_encoder", load)
-    monkeypatch.setattr(command, "embed_texts", embed)
+    monkeypatch.setattr(measuring, "embed_texts", embed)
     return models
 
 
@@ -185,3 +194,96 @@ def test_the_table_without_bm25_has_no_column_for_it(beir):
     rows, text = table_rows(evaluate("m", data=str(beir)))
     assert "BM25" not in text
     assert len(rows["de → en"]) == 6
+
+
+def test_smaller_indexes_are_columns_and_have_sizes(beir, tmp_path, capsys):
+    results = evaluate("m", data=str(beir), variants=[16, "int8", "16-binary"], output=tmp_path / "out")
+    assert all(task.variants.keys() == {"16", "int8", "16-binary"} for task in results.tasks)
+    assert results.tasks[0].variants["int8"] == 1  # as without: the texts are far apart
+    assert results.cost["index_bytes"] == {
+        "float32": 8 * 4 * DIMENSION,
+        "16": 8 * 64,
+        "int8": 8 * DIMENSION,
+        "16-binary": 8 * 2,
+    }
+    assert read_results(tmp_path / "out") == results
+    printed = capsys.readouterr().out
+    assert "index of 8 documents: float32 0.01 MB, 16 0.00 MB" in printed
+    assert "16-binary" in printed
+    assert evaluate("m", data=str(beir), variants="int8").tasks[0].variants.keys() == {"int8"}
+    with pytest.raises(UserError, match="'512' keeps 512 numbers, and embeddings of m have 256"):
+        evaluate("m", data=str(beir), variants=512)
+
+
+def test_models_side_by_side(beir, tmp_path, loaded, capsys):
+    evaluate("old", data=str(beir), output=tmp_path / "old", query_prompt="q: ")
+    evaluate(
+        "new", data=str(beir), output=tmp_path / "new", versus=[str(tmp_path / "old"), "third"], max_length=9
+    )
+    assert [model for model, _ in loaded] == ["old", "new", "third"]  # "old" was measured before
+    # a further model has prompts of its own, and is cut at the same length
+    assert loaded[2][1] == {"max_length": 9}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "new against third, nDCG@10" in printed
+    assert "adjusted for 5 tests" in printed
+    files = sorted(path.name for path in (tmp_path / "new").glob("comparison-*"))
+    assert len(files) == 2 and files[1] == "comparison-third.json"
+    (found,) = compare(tmp_path / "new", versus=str(tmp_path / "old"))
+    written = json.loads((tmp_path / "new" / files[0]).read_text())
+    assert written["other"] == found.other == str(tmp_path / "old")
+    assert written["tasks"][0]["difference"]["mean"] == found.tasks[0].difference.mean
+
+
+def test_a_comparison_with_an_interrupted_evaluation_stops_before_the_model_is_loaded(beir, tmp_path, loaded):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "queries.jsonl").touch()
+    with pytest.raises(UserError, match="evaluate was interrupted: run it again"):
+        evaluate("new", data=str(beir), versus=str(tmp_path / "old"))
+    assert loaded == []
+
+
+def test_reranking_takes_the_candidates_of_a_run(beir, tmp_path, capsys):
+    run = tmp_path / "run.trec"
+    run.write_text("q-a@de Q0 b@de 1 1 x\nq-b@de Q0 b@de 1 1 x\nq-b@de Q0 a@de 2 0 x\n")
+    results = evaluate("m", data=str(beir), candidates=run, pivot=None, variants="int8")
+    german = results.tasks[0]
+    assert german.scores == {"nDCG@10": pytest.approx(1 / 3), "MAP": pytest.approx(1 / 3), "MRR@10": 1 / 3}
+    assert german.variants == {"int8": pytest.approx(1 / 3)}
+    assert "4 queries have no candidates and count as zero" in " ".join(capsys.readouterr().out.split())
+
+
+def test_clustering(tmp_path, capsys):
+    path = tmp_path / "topics.jsonl"
+    rows = [("aaaa", "x"), ("aaab", "x"), ("zzzz", "y"), ("zzzy", "y")]
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    results = evaluate("m", data=str(path), task="clustering", output=tmp_path / "out")
+    assert [(t.kind, t.queries, t.documents, t.scores) for t in results.tasks] == [
+        ("clustering", 4, 2, {"V-measure": 1})
+    ]
+    assert read_results(tmp_path / "out") == results
+    assert encoders[0].calls == [("query", 4, 16384, "fp32")]
+    printed = capsys.readouterr().out
+    assert "labels" in printed and "V-measure" in printed
+    with pytest.raises(UserError, match="clustering takes no versus, variants or candidates"):
+        evaluate("m", data=str(path), task="clustering", variants="int8")
+
+
+def test_families_and_scripts(beir, capsys):
+    evaluate("m", data=str(beir), by="family")
+    printed = capsys.readouterr().out
+    assert "m, monolingual, by family" in printed
+    assert re.search(r"Indo-European +2 +1\.0000", printed)
+
+
+def test_several_processes_need_a_cache(beir, loaded):
+    with pytest.raises(UserError, match="give one with --cache"):
+        evaluate("m", data=str(beir), processes=2)
+    assert loaded == []
+
+
+def test_a_cache_keeps_the_embeddings(beir, bert_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "load_encoder", load_encoder)
+    monkeypatch.setattr(measuring, "embed_texts", None)  # all goes through the cache
+    first, again = (evaluate(str(bert_folder), data=str(beir), cache=tmp_path / "cache") for _ in range(2))
+    assert first.tasks == again.tasks
+    assert len(list((tmp_path / "cache").glob("*/vectors.bin"))) == 2  # queries, documents

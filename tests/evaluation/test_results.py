@@ -67,6 +67,7 @@ def test_metrics_json_has_the_documented_fields(tmp_path):
         "tasks",
         "means",
         "bm25_means",
+        "groups",
     ]
     assert content["means"] == {
         "monolingual": {"nDCG@10": pytest.approx(0.6), "Recall@100": 1, "MRR@10": pytest.approx(0.3)},

@@ -1,0 +1,61 @@
+"""How long one query takes: embedding it, and searching for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_retrofit.model.device import Precision
+from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.retrieval.embed import embed_texts
+from lit_retrofit.retrieval.search import search
+
+QUERIES = 30
+
+
+def measure_latency(
+    encoder: Encoder, texts: Sequence[str], corpus: Tensor, precision: Precision
+) -> dict[str, float]:
+    """Times single queries one after the other, the first three not counted.
+
+    Args:
+        encoder: on the device to use.
+        texts: queries, of which the first 30 that differ are taken.
+        corpus: (N, D) float32, searched exactly, ten documents deep.
+        precision: of the model.
+
+    Returns:
+        Median and 95th percentile of embedding and of searching, milliseconds, with the sizes they are for.
+    """
+    asked = list(dict.fromkeys(texts))[:QUERIES]
+    corpus = corpus.to(encoder.device)
+    embedding, searching = [], []
+    for text in [*asked[:3], *asked]:
+        started = _now(encoder)
+        vector = embed_texts(encoder, [text], "query", precision=precision)
+        embedded = _now(encoder)
+        search(vector.to(encoder.device), corpus, min(10, len(corpus)))
+        embedding.append(1000 * (embedded - started))
+        searching.append(1000 * (_now(encoder) - embedded))
+    warm = min(3, len(asked))
+    return {
+        "queries": len(asked),
+        "documents": len(corpus),
+        **_percentiles("embed", embedding[warm:]),
+        **_percentiles("search", searching[warm:]),
+    }
+
+
+def _now(encoder: Encoder) -> float:
+    """Seconds, once the device has done what it was given."""
+    if encoder.device.type == "cuda":
+        torch.cuda.synchronize(encoder.device)
+    return time.perf_counter()
+
+
+def _percentiles(name: str, milliseconds: Sequence[float]) -> dict[str, float]:
+    return {f"{name}_ms_p{p}": float(np.percentile(milliseconds, p)) for p in (50, 95)}

@@ -1,0 +1,94 @@
+"""Reranking: the model orders the candidates of each query, and only those."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import torch
+from torch import Tensor
+
+from lit_retrofit.data.hub_retrieval import Candidates
+from lit_retrofit.data.records import RetrievalSet
+from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.measures import (
+    RERANKING_MEASURES,
+    TaskResult,
+    check_finite,
+    measure_task,
+    own_documents,
+)
+from lit_retrofit.evaluation.tasks import LanguageTask, TaskSplit
+
+
+def rerank_embeddings(
+    retrieval_set: RetrievalSet,
+    split: TaskSplit,
+    candidates: Candidates,
+    query_embeddings: Tensor,
+    corpus_embeddings: Tensor,
+) -> list[TaskResult]:
+    """Orders each query's candidates by inner product, equal ones by their place in the corpus.
+
+    Candidates outside of a task's restricted corpus and a document that is the query itself are left out, as
+    in retrieval. A query without candidates counts as zero.
+
+    Args:
+        retrieval_set: queries, corpus and judgements.
+        split: its tasks.
+        candidates: query id → document ids.
+        query_embeddings: (Q, D) float32, in the order of ``retrieval_set.queries``.
+        corpus_embeddings: (N, D) likewise, in the order of ``retrieval_set.corpus``.
+
+    Raises:
+        UserError: a candidate is no document of the corpus, or an embedding is not finite.
+    """
+    check_finite(retrieval_set.name, query_embeddings, corpus_embeddings)
+    places = _places(retrieval_set, candidates)
+    own = own_documents(retrieval_set).tolist()
+    return [
+        _rerank(retrieval_set, task, places, own, query_embeddings, corpus_embeddings) for task in split.tasks
+    ]
+
+
+def without_candidates(retrieval_set: RetrievalSet, candidates: Candidates) -> int:
+    """How many queries have none."""
+    return sum(not candidates.get(query.id) for query in retrieval_set.queries)
+
+
+def _places(retrieval_set: RetrievalSet, candidates: Candidates) -> list[list[int]]:
+    """For each query, its candidates' positions in the corpus, ascending."""
+    position = {document.id: index for index, document in enumerate(retrieval_set.corpus)}
+    found: list[list[int]] = []
+    for query in retrieval_set.queries:
+        ids = candidates.get(query.id, ())
+        # run files have %20 where an id has a space
+        places = [position.get(id, position.get(unquote(id), -1)) for id in ids]
+        if -1 in places:
+            raise UserError(
+                f"{retrieval_set.name}: candidate '{ids[places.index(-1)]}' of query '{query.id}' is not in "
+                f"the corpus (nor are {places.count(-1) - 1} more of its {len(places)}); take the candidates "
+                "of the same data set"
+            )
+        found.append(sorted(set(places)))
+    return found
+
+
+def _rerank(
+    retrieval_set: RetrievalSet,
+    task: LanguageTask,
+    places: list[list[int]],
+    own: list[int],
+    queries: Tensor,
+    corpus: Tensor,
+) -> TaskResult:
+    column = {document: number for number, document in enumerate(task.document_indices)}
+    allowed = [[p for p in places[q] if p in column and p != own[q]] for q in task.query_indices]
+    depth = max(1, *map(len, allowed), 1)
+    indices = torch.full((len(allowed), depth), -1)
+    scores = torch.full((len(allowed), depth), -torch.inf)
+    for row, (query, documents) in enumerate(zip(task.query_indices, allowed, strict=True)):
+        found = corpus[documents] @ queries[query]
+        order = found.argsort(descending=True, stable=True)
+        indices[row, : len(order)] = torch.tensor([column[d] for d in documents], dtype=torch.int64)[order]
+        scores[row, : len(order)] = found[order]
+    return measure_task(retrieval_set, task, indices, scores, RERANKING_MEASURES)
