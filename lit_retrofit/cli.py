@@ -40,8 +40,12 @@ COMMANDS = {
         takes_words=True,
     ),
     "evaluate": Command(
-        "measure a model on a BEIR folder", "lit_retrofit.evaluation.evaluate:evaluate", "model"
+        "measure a model on a BEIR folder or benchmark", "lit_retrofit.evaluation.evaluate:evaluate", "model"
     ),
+    "compare": Command(
+        "test where evaluated models differ", "lit_retrofit.evaluation.evaluate:compare", "output"
+    ),
+    "mteb": Command("run mteb's tasks on a model", "lit_retrofit.evaluation.mteb_command:mteb", "model"),
     "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
     "export": Command(
         "write a trained model for sentence-transformers", "lit_retrofit.export.export:export", "model"
