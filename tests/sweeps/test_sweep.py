@@ -182,7 +182,7 @@ def test_a_metric_that_is_not_logged(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_stops_a_sweep_and_the_same_command_ends_it(write, tmp_path) -> None:
+def test_sigterm_stops_a_sweep_once_its_trial_has_saved(write, tmp_path) -> None:
     words = write({"trainer.max_epochs": {"value": 4000}, "save_minutes": {"value": 0}}, run_cap=1)
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     code = "import sys; from lit_retrofit.cli import main; sys.exit(main(sys.argv[1:]))"
