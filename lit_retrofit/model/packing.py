@@ -129,11 +129,11 @@ def _on_cpu(
     return torch.cat(made)
 
 
-def install(backbone: Any) -> bool:
+def install(backbone: Any) -> str | None:
     """Lets a Hugging Face model compute packed texts.
 
     Returns:
-        False, with the model as it was, where it does not take its attention from transformers' table.
+        None, or why it cannot: it does not take its attention from transformers' table. It is then as it was.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -142,9 +142,9 @@ def install(backbone: Any) -> bool:
     AttentionMaskInterface.register(NAME, sdpa_mask)
     before = getattr(backbone.config, "_attn_implementation", None)
     if before != "sdpa":
-        return False
+        return f"the attention of {type(backbone).__name__} is {before or 'its own'}, not sdpa"
     backbone.set_attn_implementation(NAME)
-    return True
+    return None
 
 
 def positions(attention_mask: Tensor, first: int) -> Tensor:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_retrofit.data.batching import TokenBatch
+from lit_retrofit.model.device import is_out_of_memory
 from lit_retrofit.model.frozen import FrozenPrefix, Recorded
-from lit_retrofit.training.graph_budget import GraphBudget, GraphSize, is_out_of_memory
+from lit_retrofit.training.graph_budget import GraphBudget, GraphSize
 
 Encode = Callable[[TokenBatch], Tensor]
 
