@@ -22,19 +22,17 @@ class TokenStates:
     """Computes last hidden states, packed or padded.
 
     Whether packed texts work is not told by names of architectures: they are tried once for each device, type
-    and mode on two short texts, and taken where they agree with the padded form. Where they are not taken, one
-    line of the log says why.
+    and mode on two short texts, and taken where they agree with the padded form. Where they do not, one line
+    of the log says why.
 
     Args:
         backbone: a Hugging Face model; its attention is replaced by one that also takes packed texts.
         first_position: of a text, as the backbone counts (`padding_idx` + 1 in the RoBERTa family).
-        packing_allowed: False computes padded micro-batches always.
     """
 
-    def __init__(self, backbone: Any, first_position: int, packing_allowed: bool = True) -> None:
+    def __init__(self, backbone: Any, first_position: int) -> None:
         self.first_position = first_position
-        self._can_pack = packing_allowed
-        self._not_installed = packing.install(backbone) if packing_allowed else None
+        self._not_installed = packing.install(backbone)
         self._objections: dict[tuple[str, torch.dtype, bool], str | None] = {}
         self._said: set[str] = set()
 
@@ -56,8 +54,6 @@ class TokenStates:
         Raises:
             RuntimeError: memory ran out in trying.
         """
-        if not self._can_pack:
-            return False
         half = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if half else next(backbone.parameters()).dtype
         kind = device.type, dtype, bool(backbone.training)
