@@ -21,7 +21,7 @@ from lit_retrofit.evaluation.measures import MEASURES, Scores, evaluate_embeddin
 from lit_retrofit.evaluation.results import Results, TaskScores, check_output, write_results
 from lit_retrofit.evaluation.tasks import split_tasks
 from lit_retrofit.model.device import Precision, choose_device
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.quickstart.embedded_data import resolve_data
@@ -117,11 +117,11 @@ def evaluate(
         settings={
             "split": split,
             "pivot": pivot,
-            "query_prompt": encoder.options.query_prompt,
-            "document_prompt": encoder.options.document_prompt,
-            "pooling": encoder.options.pooling,
-            "query_max_length": encoder.options.query_max_length,
-            "document_max_length": encoder.options.document_max_length,
+            "query_prompt": encoder.of("query").options.query_prompt,
+            "document_prompt": encoder.of("document").options.document_prompt,
+            "pooling": encoder.of("query").options.pooling,
+            "query_max_length": encoder.of("query").options.query_max_length,
+            "document_max_length": encoder.of("document").options.document_max_length,
             "precision": precision,
             "device": str(where),
         },
@@ -196,7 +196,7 @@ def _cells(scores: Scores, bm25: Scores | None) -> list[str]:
 
 
 def _embed(
-    encoder: Encoder, retrieval_set: RetrievalSet, token_budget: int, precision: Precision
+    encoder: Encoders, retrieval_set: RetrievalSet, token_budget: int, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     queries = embed_texts(
         encoder,

@@ -29,25 +29,31 @@ def write_card(
     training: dict[str, Any] | None,
     before: Path | None,
     after: Path | None,
+    document_options: EncoderOptions | None = None,
 ) -> None:
     """Writes README.md with metadata, the data and recipe, and the table of both evaluations.
 
     Args:
         folder: the exported directory.
-        options: of the encoder.
+        options: of the encoder; where there are two, of that of queries.
         training: the content of the run's training.json, where there is one.
         before: a folder of `evaluate` on the base model.
         after: the same of the trained model.
+        document_options: of the encoder of documents, where there are two.
     """
     results = {name: read_results(f) for name, f in (("before", before), ("after", after)) if f is not None}
     data = (training or {}).get("data", {})
     languages = sorted(language for language in data.get("languages", {}) if language != "unknown")
     # The embedded model's own name says nothing outside of this tool.
     base = embedded.ORIGIN if options.model == embedded.NAME else options.model
+    trained = f"`{base}`, trained as a retriever with lit-retrofit.\n"
+    if document_options is not None:
+        kept = "kept as it is" if document_options.freeze else "trained along"
+        trained += f"It embeds queries; `{document_options.model}`, {kept}, embeds documents.\n"
     parts = [
         _metadata(base, languages),
         f"# {Path(base).name}, retrofitted for retrieval\n",
-        f"`{base}`, trained as a retriever with lit-retrofit.\n",
+        trained,
         _USE,
         *([_recipe(training, options)] if training else []),
         *([_table(results)] if results else []),

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.export.card import write_card
+from lit_retrofit.model.dual import DualEncoder, Encoders
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.loading import load_encoder
-from lit_retrofit.model.sentence_transformer import save_sentence_transformer
+from lit_retrofit.model.sentence_transformer import Part, save_part, save_router
+from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
 
 LOWEST_COSINE = 0.9999
@@ -38,8 +40,9 @@ def export(
 
     Example: lit-retrofit export runs/quickstart/fit --output runs/quickstart/export
 
-    Adapters are merged; prompts, pooling and lengths go along. The directory is loaded again by
-    sentence-transformers and must embed as the trained model does, to a cosine of 0.9999.
+    Adapters are merged; prompts, pooling and lengths go along. Two encoders, of queries and of documents,
+    become that library's Router. The directory is loaded again by sentence-transformers and must embed as the
+    trained model does, to a cosine of 0.9999.
 
     Args:
         model: a run folder of fit, a checkpoint, or any model.
@@ -65,7 +68,8 @@ def export(
         lowest = min(_lowest_cosine(made, role, vectors) for role, vectors in expected.items())
         if not lowest >= LOWEST_COSINE:
             raise RuntimeError(f"the export embeds differently from the trained model: cosine {lowest:.6f}")
-        write_card(made, encoder.options, _training(Path(model)), before, after)
+        documents = encoder.document.options if isinstance(encoder, DualEncoder) else None
+        write_card(made, encoder.of("query").options, _training(Path(model)), before, after, documents)
         if output.exists():
             shutil.rmtree(output)
         made.replace(output)
@@ -81,16 +85,23 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise UserError(f"{output}: not an earlier export, and not replaced; give another --output")
 
 
-def write_encoder(encoder: Encoder, folder: Path) -> None:
+def write_encoder(encoder: Encoders, folder: Path) -> None:
     """Writes the directory. The encoder's adapters are merged by it: do not use the encoder after."""
-    save_sentence_transformer(
+    roles: tuple[Role, ...] = ("query", "document")
+    prompts = {role: encoder.tokenizer.of(role).prompts[role] for role in roles}
+    if isinstance(encoder, DualEncoder):
+        save_router(_part(encoder.query), _part(encoder.document), folder, prompts=prompts)
+    else:
+        save_part(_part(encoder), folder, prompts=prompts)
+
+
+def _part(encoder: Encoder) -> Part:
+    return Part(
         encoder.merged_backbone(),
         encoder.tokenizer.backend,
-        folder,
-        pooling=encoder.options.pooling or "mean",
-        normalise=encoder.normalise,
-        prompts=encoder.tokenizer.prompts,
-        max_lengths=encoder.tokenizer.max_lengths,
+        encoder.options.pooling or "mean",
+        encoder.normalise,
+        encoder.tokenizer.max_lengths,
     )
 
 

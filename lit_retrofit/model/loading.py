@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
+from lit_retrofit.model.dual import DualEncoder, Encoders
+from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.model.pooling import PoolingName
 
-CHECKPOINT_KEY = "encoder_options"
+CHECKPOINT_KEYS = {"encoder_options": "model.encoder", "document_encoder_options": "model.document_encoder"}
+"""Where a checkpoint holds the options of an encoder, and their name in the configuration."""
 STATE_PREFIX = "encoder."
 
 
@@ -25,7 +27,7 @@ def load_encoder(
     document_prompt: str | None = None,
     pooling: PoolingName | None = None,
     max_length: int | None = None,
-) -> Encoder:
+) -> Encoders:
     """Loads a model for use. None means the model's own setting.
 
     Args:
@@ -39,7 +41,7 @@ def load_encoder(
         UserError: it is none of these, or it cannot be read.
     """
     checkpoint = find_checkpoint(model)
-    options = EncoderOptions(model=model) if checkpoint is None else read_options(checkpoint)
+    options = (EncoderOptions(model=model),) if checkpoint is None else read_options(checkpoint)
     given = {
         "query_prompt": query_prompt,
         "document_prompt": document_prompt,
@@ -48,7 +50,8 @@ def load_encoder(
         "document_max_length": max_length,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    encoder = build_encoder(replace(options, **changes))
+    built = [build_encoder(replace(of_one, **changes)) for of_one in options]
+    encoder = built[0] if len(built) == 1 else DualEncoder(*built)
     if checkpoint is not None:
         load_trained_weights(encoder, checkpoint)
     return encoder
@@ -67,14 +70,24 @@ def find_checkpoint(model: str) -> Path | None:
     return None
 
 
-def read_options(checkpoint: Path) -> EncoderOptions:
-    """The options that the checkpoint's encoder was built with."""
-    fields = dict(_read(checkpoint)[CHECKPOINT_KEY])
-    lora = fields.pop("lora")
-    return EncoderOptions(**fields, lora=LoraOptions(**lora) if lora else None)
+def own_options(encoder: Encoders) -> dict[str, dict[str, Any]]:
+    """What a checkpoint holds of its encoders, by key: the options that they were built with."""
+    parts = (encoder.query, encoder.document) if isinstance(encoder, DualEncoder) else (encoder,)
+    return {key: asdict(part.options) for key, part in zip(CHECKPOINT_KEYS, parts, strict=False)}
 
 
-def load_trained_weights(encoder: Encoder, checkpoint: Path) -> None:
+def read_options(checkpoint: Path) -> tuple[EncoderOptions, ...]:
+    """The options that the checkpoint's encoder was built with; of two encoders that of queries first."""
+    content = _read(checkpoint)
+    return tuple(_options(content[key]) for key in CHECKPOINT_KEYS if key in content)
+
+
+def _options(fields: dict[str, Any]) -> EncoderOptions:
+    lora = fields["lora"]
+    return EncoderOptions(**{**fields, "lora": LoraOptions(**lora) if lora else None})
+
+
+def load_trained_weights(encoder: Encoders, checkpoint: Path) -> None:
     """Puts the checkpoint's weights into an encoder built from its options; frozen ones are not in it."""
     state = _read(checkpoint)["state_dict"]
     own = {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
@@ -94,6 +107,6 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         raise UserError(
             f"{checkpoint}: not a readable checkpoint ({str(error).splitlines()[0][:150]})"
         ) from error
-    if CHECKPOINT_KEY not in content:
+    if next(iter(CHECKPOINT_KEYS)) not in content:
         raise UserError(f"{checkpoint}: not a checkpoint of `lit-retrofit fit`")
     return content
