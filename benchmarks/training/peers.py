@@ -118,7 +118,7 @@ class Ours(Step):
             batch.texts,
             self.budget,
             self.encoder.parameters(),
-            cheap=self.encoder.cheap,
+            cheap={None: self.encoder.cheap},
         )
         self.shares = {
             "padding": 1 - batch.tokens / batch.padded_tokens,

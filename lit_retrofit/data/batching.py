@@ -9,19 +9,29 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+Role = Literal["query", "document"]
 
-class Tokenize(Protocol):
-    """Turns texts into token ids, with the prompt and the length limit of their role."""
+
+class Pads(Protocol):
+    """What padding needs to know of a tokenizer."""
 
     @property
     def pad_id(self) -> int:
         """The id that fills a row up to the length of its micro-batch."""
         ...
 
+
+class Tokenize(Protocol):
+    """Turns texts into token ids, with the prompt and the length limit of their role."""
+
+    def of(self, role: Role) -> Pads:
+        """The tokenizer of a role's encoder: one object for both roles where one encoder does for both."""
+        ...
+
     def __call__(
         self,
         texts: Sequence[str],
-        role: Literal["query", "document"],
+        role: Role,
         max_length: int | None = None,
         prompt: str | None = None,
     ) -> list[list[int]]:
@@ -41,16 +51,21 @@ class TokenBatch:
         input_ids: (texts, length) int64.
         attention_mask: (texts, length) int64, 1 for a token.
         rows: (texts,) int64, where each embedding goes among the step's texts.
+        role: whose encoder the texts are for; None where one does for both.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     rows: Tensor
+    role: Role | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         """The same micro-batch on another device."""
-        parts = (self.input_ids, self.attention_mask, self.rows)
-        return TokenBatch(*(part.to(device, non_blocking=non_blocking) for part in parts))
+        ids, mask, rows = (
+            part.to(device, non_blocking=non_blocking)
+            for part in (self.input_ids, self.attention_mask, self.rows)
+        )
+        return TokenBatch(ids, mask, rows, self.role)
 
 
 @dataclass
@@ -62,7 +77,7 @@ class RetrievalBatch:
 
     Attributes:
         micro_batches: the step's unique texts, longest first.
-        texts: how many unique texts there are.
+        texts: how many unique texts there are; with two encoders, a query and a document are never one.
         query_rows: (queries,) int64, the text of each query.
         document_rows: (documents,) int64, the text of each document.
         positives: (queries,) int64, the column of each query's positive among the documents.
@@ -123,14 +138,14 @@ class RetrievalBatch:
 
 
 def make_micro_batches(
-    tokens: Sequence[Sequence[int]], pad_id: int, token_budget: int
+    tokens: Sequence[Sequence[int]], pad_id: int, token_budget: int, role: Role | None = None, first: int = 0
 ) -> tuple[TokenBatch, ...]:
     """Sorts texts by length, longest first, and cuts them where padded tokens would pass the budget.
 
     A text less than half as long as the longest of its micro-batch starts a new one too: a step of short
     queries and long documents would otherwise compute padding for almost half of its tokens. The longest
     come first so that a budget that does not fit in memory fails at once. A single text longer than the
-    budget gets a micro-batch of its own.
+    budget gets a micro-batch of its own. Rows count from `first`; `role` says whose encoder they are for.
     """
     order = sorted(range(len(tokens)), key=lambda row: (-len(tokens[row]), row))
     cuts: list[list[int]] = []
@@ -141,13 +156,17 @@ def make_micro_batches(
             cuts.append([])
             longest = length
         cuts[-1].append(row)
-    return tuple(_pad([tokens[row] for row in rows], rows, pad_id) for rows in cuts)
+    padded = (_pad([tokens[row] for row in rows], pad_id) for rows in cuts)
+    return tuple(
+        TokenBatch(*of_rows, torch.tensor(rows) + first, role)
+        for of_rows, rows in zip(padded, cuts, strict=True)
+    )
 
 
-def _pad(tokens: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int) -> TokenBatch:
+def _pad(tokens: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(ids) for ids in tokens])
     width = max(1, int(lengths.max()))
     mask = torch.arange(width)[None] < lengths[:, None]
     input_ids = torch.full((len(tokens), width), pad_id)
     input_ids[mask] = torch.tensor([i for ids in tokens for i in ids], dtype=torch.long)
-    return TokenBatch(input_ids, mask.long(), torch.tensor(rows))
+    return input_ids, mask.long()

@@ -7,12 +7,11 @@ import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lit_retrofit.data.batching import RetrievalBatch, Tokenize, make_micro_batches
+from lit_retrofit.data.batching import RetrievalBatch, Role, TokenBatch, Tokenize, make_micro_batches
 from lit_retrofit.data.mixture import group_of
 from lit_retrofit.data.options import Key
 from lit_retrofit.data.records import Document
@@ -21,7 +20,6 @@ from lit_retrofit.data.teacher import Teacher
 from lit_retrofit.errors import UserError
 
 Tokens = tuple[int, ...]
-Role = Literal["query", "document"]
 _EVERYBODY = ("all",)
 
 
@@ -66,14 +64,18 @@ class RetrievalCollator:
         queries = [texts.setdefault(query_tokens[_query(draw)], len(texts)) for draw in draws]
         documents = _Documents(draws, groups)
         asked = (*documents.texts, *(text for draw in draws for text in draw.elsewhere))
-        documents.number(self._tokenized(asked, "document"), texts)
+        document_texts = {} if self._two_encoders else texts
+        documents.number(self._tokenized(asked, "document"), document_texts)
+        if self._two_encoders:
+            documents.rows = [len(texts) + row for row in documents.rows]
         known = _known(draws, queries, documents)
         known_columns = [
             {column for tokens in found if (column := documents.find(tokens, group)) is not None}
             for found, group in zip(known, groups, strict=True)
         ]
         batch = RetrievalBatch(
-            make_micro_batches(list(texts), self.tokenize.pad_id, self.token_budget), len(texts),
+            self._micro_batches(list(texts), list(document_texts)),
+            len(texts) + (len(document_texts) if self._two_encoders else 0),
             torch.tensor(queries), torch.tensor(documents.rows), torch.tensor(documents.positives),
             _padded([sorted(found) for found in known_columns]),
             tuple(draw.record.id for draw in draws),
@@ -90,6 +92,21 @@ class RetrievalCollator:
             batch.teacher_queries = self.teacher.look_up([draw.record.query for draw in draws], "query")
             batch.teacher_documents = self.teacher.look_up(documents.column_texts, "document")
         return batch
+
+    @property
+    def _two_encoders(self) -> bool:
+        return self.tokenize.of("query") is not self.tokenize.of("document")
+
+    def _micro_batches(self, queries: list[Tokens], documents: list[Tokens]) -> tuple[TokenBatch, ...]:
+        """Of all texts together where one encoder embeds them, else of each role apart; longest first."""
+        query_pad, document_pad = (self.tokenize.of(role).pad_id for role in ("query", "document"))
+        if not self._two_encoders:
+            return make_micro_batches(queries, query_pad, self.token_budget)
+        parts = (
+            *make_micro_batches(queries, query_pad, self.token_budget, "query"),
+            *make_micro_batches(documents, document_pad, self.token_budget, "document", len(queries)),
+        )
+        return tuple(sorted(parts, key=lambda part: -part.input_ids.shape[1]))
 
     def _tokenized(self, texts: Iterable[Prompted], role: Role) -> dict[Prompted, Tokens]:
         """Each text's tokens; one call of the tokenizer per prompt, in which no text is twice."""

@@ -201,9 +201,8 @@ class RetrievalData(LightningDataModule):
         ]
 
     def _loader(self, texts: Sequence[str], role: Any) -> MicroBatchLoader:
-        batches = make_micro_batches(
-            self.tokenize(texts, role), self.tokenize.pad_id, self.options.token_budget
-        )
+        pad_id = self.tokenize.of(role).pad_id
+        batches = make_micro_batches(self.tokenize(texts, role), pad_id, self.options.token_budget, role)
         return MicroBatchLoader(batches, *self._devices)
 
     def card(self) -> dict[str, Any]:

@@ -174,4 +174,4 @@ def _even(batches: list[TokenBatch], devices: int) -> list[TokenBatch]:
 
 
 def _part(batch: TokenBatch, rows: slice) -> TokenBatch:
-    return TokenBatch(batch.input_ids[rows], batch.attention_mask[rows], batch.rows[rows])
+    return TokenBatch(batch.input_ids[rows], batch.attention_mask[rows], batch.rows[rows], batch.role)

@@ -26,7 +26,7 @@ from lit_retrofit.evaluation.results import Results, check_output, write_results
 from lit_retrofit.evaluation.tables import show_comparison, show_groups, show_results, show_summary
 from lit_retrofit.evaluation.variants import parse_variants
 from lit_retrofit.model.device import Precision, choose_device
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.pooling import PoolingName
 
@@ -119,7 +119,7 @@ def evaluate(
         processes=processes,
     )
 
-    def load(name: str, **own: Any) -> Encoder:
+    def load(name: str, **own: Any) -> Encoders:
         return load_encoder(name, **own, max_length=max_length).to(where)
 
     own = {"query_prompt": query_prompt, "document_prompt": document_prompt, "pooling": pooling}
@@ -208,7 +208,7 @@ def _show(benchmark: Benchmark, found: Measured, by: str | None, console: Consol
 
 
 def _cluster(
-    load: Callable[[], Encoder],
+    load: Callable[[], Encoders],
     model: str,
     data: str,
     options: MeasureOptions,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_retrofit.model.device import Precision
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.retrieval.search import search
 
@@ -18,7 +18,7 @@ QUERIES = 30
 
 
 def measure_latency(
-    encoder: Encoder, texts: Sequence[str], corpus: Tensor, precision: Precision
+    encoder: Encoders, texts: Sequence[str], corpus: Tensor, precision: Precision
 ) -> dict[str, float]:
     """Times single queries one after the other, the first three not counted.
 
@@ -50,7 +50,7 @@ def measure_latency(
     }
 
 
-def _now(encoder: Encoder) -> float:
+def _now(encoder: Encoders) -> float:
     """Seconds, once the device has done what it was given."""
     if encoder.device.type == "cuda":
         torch.cuda.synchronize(encoder.device)

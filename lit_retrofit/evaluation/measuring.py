@@ -22,7 +22,7 @@ from lit_retrofit.evaluation.results import Results, TaskScores
 from lit_retrofit.evaluation.tasks import DEFAULT_PIVOT, split_tasks
 from lit_retrofit.evaluation.variants import Variant, check_variants, compress
 from lit_retrofit.model.device import Precision
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.retrieval.workers import check_processes, embed_in_processes
@@ -74,7 +74,7 @@ class Measured:
 
 
 def measure_benchmark(
-    encoder: Encoder, model: str, data: str, benchmark: Benchmark, options: MeasureOptions, split: str | None
+    encoder: Encoders, model: str, data: str, benchmark: Benchmark, options: MeasureOptions, split: str | None
 ) -> Measured:
     """Loads, embeds and measures each part of a benchmark; one part is in memory at a time.
 
@@ -132,7 +132,7 @@ class _Cost:
     index_bytes: dict[str, int] = field(default_factory=dict)
     latency: dict[str, float] | None = None
 
-    def add(self, encoder: Encoder, documents: int, options: MeasureOptions) -> None:
+    def add(self, encoder: Encoders, documents: int, options: MeasureOptions) -> None:
         self.dimension = encoder.dimension
         self.documents += documents
         for variant in (Variant(), *options.variants):
@@ -141,7 +141,7 @@ class _Cost:
 
 
 def _measure_part(
-    encoder: Encoder,
+    encoder: Encoders,
     retrieval_set: RetrievalSet,
     candidates: Candidates | None,
     options: MeasureOptions,
@@ -192,7 +192,7 @@ def _task_scores(result: TaskResult, variants: dict[str, float]) -> TaskScores:
     )
 
 
-def embed(encoder: Encoder, texts: list[str], role: Role, options: MeasureOptions) -> Tensor:
+def embed(encoder: Encoders, texts: list[str], role: Role, options: MeasureOptions) -> Tensor:
     """Embeds texts with a progress bar, through the cache where there is one."""
     description = {"query": "Embedding queries", "document": "Embedding documents"}[role]
     if options.cache is None:
@@ -216,16 +216,17 @@ def embed(encoder: Encoder, texts: list[str], role: Role, options: MeasureOption
     )
 
 
-def settings_of(encoder: Encoder, options: MeasureOptions, split: str | None) -> dict[str, Any]:
+def settings_of(encoder: Encoders, options: MeasureOptions, split: str | None) -> dict[str, Any]:
     """What ``metrics.json`` records of a model and the options in effect."""
+    query, document = encoder.of("query").options, encoder.of("document").options
     return {
         "split": split,
         "pivot": options.pivot,
-        "query_prompt": encoder.options.query_prompt,
-        "document_prompt": encoder.options.document_prompt,
-        "pooling": encoder.options.pooling,
-        "query_max_length": encoder.options.query_max_length,
-        "document_max_length": encoder.options.document_max_length,
+        "query_prompt": query.query_prompt,
+        "document_prompt": document.document_prompt,
+        "pooling": query.pooling,
+        "query_max_length": query.query_max_length,
+        "document_max_length": document.document_max_length,
         "precision": options.precision,
         "device": str(encoder.device),
     }

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.device import Precision
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.fingerprint import fingerprint
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.cached import embed_cached
 from lit_retrofit.retrieval.embed import embed_texts
 
+ROLES: tuple[Role, ...] = ("query", "document")
 INSTRUCTION = "{task}"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -51,7 +53,7 @@ class MtebEncoder(AbsEncoder):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoders,
         meta: ModelMeta,
         *,
         prompts: Mapping[str, str] | None = None,
@@ -61,7 +63,7 @@ class MtebEncoder(AbsEncoder):
     ) -> None:
         self.model = encoder
         self.mteb_model_meta = meta
-        self.model_prompts = {str(role): text for role, text in encoder.tokenizer.prompts.items()}
+        self.model_prompts = {role: encoder.of(role).tokenizer.prompts[role] for role in ROLES}
         self.model_prompts |= _checked(prompts or {})
         self.token_budget = token_budget
         self.precision: Precision = precision
@@ -107,7 +109,7 @@ class MtebEncoder(AbsEncoder):
             (texts, dimension) float32.
         """
         role: Role = "document" if prompt_type == PromptType.document else "query"
-        encoder = self.model
+        encoder = self.model.of(role)
         prompts = {**encoder.tokenizer.prompts, role: self.prompt_for(task_metadata, prompt_type)}
         encoder.tokenizer = replace(encoder.tokenizer, prompts=prompts)
         texts = [text for batch in inputs for text in batch["text"]]
@@ -122,7 +124,7 @@ class MtebEncoder(AbsEncoder):
 
 
 def model_meta(
-    encoder: Encoder,
+    encoder: Encoders,
     model: str,
     *,
     prompts: Mapping[str, str],
@@ -150,15 +152,7 @@ def model_meta(
     if not _HUB_NAME.fullmatch(name):
         raise UserError(f"name: '{name}' is none for mteb; write owner/model")
     if revision is None:
-        tokenizer, options = encoder.tokenizer, encoder.options
-        uses = [
-            dict(tokenizer.prompts),
-            dict(tokenizer.max_lengths),
-            dict(prompts),
-            options.pooling,
-            precision,
-        ]
-        content = fingerprint(encoder) + json.dumps(uses, sort_keys=True)
+        content = json.dumps([*map(_use, encoder.parts), dict(prompts), precision], sort_keys=True)
         revision = hashlib.sha256(content.encode()).hexdigest()[:40]
     return ModelMeta.create_empty(
         {
@@ -166,15 +160,26 @@ def model_meta(
             "revision": revision,
             "n_parameters": sum(weight.numel() for weight in encoder.parameters()),
             "embed_dim": encoder.dimension,
-            "max_tokens": float(max(encoder.tokenizer.max_lengths.values())),
+            "max_tokens": float(max(encoder.of(role).tokenizer.max_lengths[role] for role in ROLES)),
             "similarity_fn_name": ScoringFunction.COSINE
             if encoder.normalise
             else ScoringFunction.DOT_PRODUCT,
-            "use_instructions": any(encoder.tokenizer.prompts.values()),
+            "use_instructions": any(encoder.of(role).tokenizer.prompts[role] for role in ROLES),
             "framework": ["PyTorch"],
             "open_weights": True,
         }
     )
+
+
+def _use(encoder: Encoder) -> list[Any]:
+    """What its embeddings depend on."""
+    tokenizer = encoder.tokenizer
+    return [
+        fingerprint(encoder),
+        dict(tokenizer.prompts),
+        dict(tokenizer.max_lengths),
+        encoder.options.pooling,
+    ]
 
 
 def _slug(path: Path) -> str:

@@ -21,13 +21,14 @@ class Exported:
 
     Attributes:
         format: of the export.
-        options: of the encoder.
+        options: of the encoder; where there are two, of that of queries.
         settings: pooling, prompts and lengths, as `embedding_settings` gives them.
         training: the content of the run's training.json, where there is one.
         merging: the content of the merge's merging.json, where it is one.
         before: an evaluation of the base model.
         after: the same of the trained model.
         checks: what was measured of the export itself, a sentence each.
+        document_options: of the encoder of documents, where there are two.
     """
 
     format: str
@@ -38,12 +39,12 @@ class Exported:
     before: Results | None = None
     after: Results | None = None
     checks: tuple[str, ...] = ()
+    document_options: EncoderOptions | None = None
 
     @property
     def base(self) -> str:
-        """The model that was trained. The embedded one's own name says nothing outside of this tool."""
-        name = self.merging["origin"] if self.merging else self.options.model
-        return embedded.ORIGIN if name == embedded.NAME else name
+        """The model that was trained."""
+        return _origin(self.merging["origin"] if self.merging else self.options.model)
 
 
 def write_card(folder: Path, exported: Exported) -> None:
@@ -53,11 +54,11 @@ def write_card(folder: Path, exported: Exported) -> None:
         folder: the exported directory.
         exported: what to tell.
     """
-    base, training = exported.base, exported.training
-    shown = base if on_the_hub(base) else Path(base).name
+    training = exported.training
     parts = [
         f"# {_title(exported)}\n",
-        f"`{shown}`, trained as a retriever with lit-retrofit.\n",
+        f"`{_shown(exported.base)}`, trained as a retriever with lit-retrofit.\n",
+        *([_second(exported.document_options)] if exported.document_options else []),
         usage(exported.format, exported.settings),
         *([_recipe(training, exported.options)] if training else []),
         *([_merging(exported.merging)] if exported.merging else []),
@@ -66,6 +67,21 @@ def write_card(folder: Path, exported: Exported) -> None:
     ]
     card = ModelCard(f"---\n{_head(exported).to_yaml()}\n---\n\n" + "\n".join(parts))
     (folder / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def _shown(model: str) -> str:
+    """A folder's path is nobody else's business."""
+    return model if on_the_hub(model) else Path(model).name
+
+
+def _second(options: EncoderOptions) -> str:
+    kept = "kept as it is" if options.freeze else "trained along"
+    return f"It embeds queries; `{_shown(_origin(options.model))}`, {kept}, embeds documents.\n"
+
+
+def _origin(model: str) -> str:
+    """The embedded model's own name says nothing outside of this tool."""
+    return embedded.ORIGIN if model == embedded.NAME else model
 
 
 def _title(exported: Exported) -> str:

@@ -17,6 +17,7 @@ from lit_retrofit.evaluation.results import read_results
 from lit_retrofit.export.card import Exported, write_card
 from lit_retrofit.export.formats import Embed, ExportFormat, SentenceTransformersFolder, TransformersFolder
 from lit_retrofit.export.onnx_graph import GRAPH, INT8, OnnxFolder, check_onnx_installed, run_graph
+from lit_retrofit.model.dual import DualEncoder
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.model.plain_folder import SETTINGS, embedding_settings
 from lit_retrofit.model.tokenizer import Role
@@ -49,9 +50,9 @@ def export(
 
     Example: lit-retrofit export runs/quickstart/fit --output runs/quickstart/export
 
-    Adapters are merged; prompts, pooling and lengths go along. The directory is loaded again by the library
-    it is for and must embed as the trained model does, to a cosine of 0.9999; an ONNX graph to 0.0001 in
-    every number.
+    Adapters are merged; prompts, pooling and lengths go along. Two encoders, of queries and of documents,
+    become the Router of sentence-transformers. The directory is loaded again by the library it is for and
+    must embed as the trained model does, to a cosine of 0.9999; an ONNX graph to 0.0001 in every number.
 
     Args:
         model: a run folder of fit or merge, a checkpoint, or any model.
@@ -88,8 +89,9 @@ def export(
             checks.append(_cost_of_int8(made, expected))
         card = Exported(
             format,
-            encoder.options,
+            encoder.of("query").options,
             settings,
+            document_options=encoder.document.options if isinstance(encoder, DualEncoder) else None,
             training=_beside(model, "training.json"),
             merging=_beside(model, "merging.json"),
             **measured,

@@ -10,19 +10,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders, only_one
 from lit_retrofit.model.plain_folder import SETTINGS, save_plain_folder
 from lit_retrofit.model.pooling import POOLING
 from lit_retrofit.model.sentence_transformer import save_encoder
 from lit_retrofit.model.tokenizer import Role
 
+WAY_OUT = "only --format sentence-transformers holds two"
 Embed = Callable[[Sequence[str], Role], Tensor]
 
 
 class ExportFormat(Protocol):
     """How a model is written, and how its users will embed with what was written."""
 
-    def write(self, encoder: Encoder, folder: Path) -> None:
+    def write(self, encoder: Encoders, folder: Path) -> None:
         """Writes the model. The encoder must not be used after."""
 
     def load(self, folder: Path) -> Embed:
@@ -32,7 +33,7 @@ class ExportFormat(Protocol):
 class SentenceTransformersFolder:
     """Stock modules, for `SentenceTransformer(folder)`."""
 
-    def write(self, encoder: Encoder, folder: Path) -> None:
+    def write(self, encoder: Encoders, folder: Path) -> None:
         """Writes through sentence-transformers' own save_pretrained."""
         save_encoder(encoder, folder)
 
@@ -52,9 +53,9 @@ class SentenceTransformersFolder:
 class TransformersFolder:
     """Backbone and tokenizer, for `AutoModel.from_pretrained(folder)`; pooling is the user's to do."""
 
-    def write(self, encoder: Encoder, folder: Path) -> None:
+    def write(self, encoder: Encoders, folder: Path) -> None:
         """Writes through transformers' own save_pretrained."""
-        save_plain_folder(encoder, folder)
+        save_plain_folder(only_one(encoder, WAY_OUT), folder)
 
     def load(self, folder: Path) -> Embed:
         """Embeds as the card tells its readers to."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.export.formats import Embed, tokenizer_of
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.export.formats import WAY_OUT, Embed, tokenizer_of
+from lit_retrofit.model.dual import Encoders, only_one
 from lit_retrofit.model.plain_folder import save_plain_folder
 from lit_retrofit.model.pooling import POOLING, PoolingName
 from lit_retrofit.model.tokenizer import Role
@@ -48,10 +48,11 @@ class OnnxFolder:
     def __init__(self, int8: bool = False) -> None:
         self.int8 = int8
 
-    def write(self, encoder: Encoder, folder: Path) -> None:
+    def write(self, encoder: Encoders, folder: Path) -> None:
         """Writes tokenizer, settings and graph."""
-        pooling, normalise = encoder.options.pooling or "mean", encoder.normalise
-        save_plain_folder(encoder, folder)
+        one = only_one(encoder, WAY_OUT)
+        pooling, normalise = one.options.pooling or "mean", one.normalise
+        save_plain_folder(one, folder)
         # Read again: without this tool's own attention, which has no operator in ONNX.
         backbone = _plain_backbone(folder)
         for weights in (path for pattern in _WEIGHTS for path in folder.glob(pattern)):

@@ -37,7 +37,7 @@ from lit_retrofit.inspection.summary import (
     records_to_read,
 )
 from lit_retrofit.model.device import Precision, choose_device
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.retrieval.embed import embed_texts
 
@@ -187,20 +187,22 @@ def _read_config(path: Path) -> DataOptions:
     return found
 
 
-def _embed(encoder: Encoder, token_budget: int, precision: Precision) -> Embed:
+def _embed(encoder: Encoders, token_budget: int, precision: Precision) -> Embed:
     embed = partial(embed_texts, encoder, token_budget=token_budget, precision=precision)
     return lambda texts, role: embed(texts, role, description=f"Embedding {role} texts").numpy()  # type: ignore[arg-type]
 
 
-def _measure(encoder: Encoder | None) -> Measure:
+def _measure(encoder: Encoders | None) -> Measure:
     if encoder is None:
         return characters
-    return lambda texts, role: encoder.tokenizer.lengths([cut_for_tokens(text) for text in texts], role)
+    return lambda texts, role: encoder.of(role).tokenizer.lengths(
+        [cut_for_tokens(text) for text in texts], role
+    )
 
 
 def _summarise(
     group: Group,
-    encoder: Encoder | None,
+    encoder: Encoders | None,
     embed: Embed | None,
     model: str | None,
     most_scored: int,
@@ -211,7 +213,7 @@ def _summarise(
     tally, sample = group.tally, group.sample
     limits: Any = (None, None)
     if encoder is not None:
-        limits = (encoder.tokenizer.max_lengths["query"], encoder.tokenizer.max_lengths["document"])
+        limits = tuple(encoder.of(r).tokenizer.max_lengths[r] for r in ("query", "document"))
     measured = measure_sample(sample, _measure(encoder))
     scored = score_by_records(sample) if embed is None else score_by_model(sample[:most_scored], embed)
     suspects, shown = find_suspects(scored, sample, near, examples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from lit_retrofit.merging.adapters import add_adapters, are_adapters, scaled
 from lit_retrofit.merging.parts import Part, dense_weights
 from lit_retrofit.merging.weights import Method, Weights, combine, interpolate
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
-from lit_retrofit.model.loading import CHECKPOINT_KEY, STATE_PREFIX
+from lit_retrofit.model.loading import STATE_PREFIX, own_options
 from lit_retrofit.model.sentence_transformer import save_encoder
 
 
@@ -53,7 +52,7 @@ class MergedAdapters:
     def write(self, folder: Path) -> None:
         """Writes checkpoints/last.ckpt."""
         (folder / "checkpoints").mkdir(parents=True)
-        content = {"state_dict": self._scaled, CHECKPOINT_KEY: asdict(self.encoder.options)}
+        content = {"state_dict": self._scaled, **own_options(self.encoder)}
         torch.save(content, folder / "checkpoints" / "last.ckpt")
 
 

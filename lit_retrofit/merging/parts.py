@@ -45,7 +45,12 @@ def read_part(name: str) -> Part:
     """
     checkpoint = find_checkpoint(name)
     if checkpoint is not None:
-        return Part(name, checkpoint, read_options(checkpoint))
+        options, *more = read_options(checkpoint)
+        if more:
+            raise UserError(
+                f"{name}: has two encoders, of queries and of documents, and a merged model one; leave it out"
+            )
+        return Part(name, checkpoint, options)
     if Path(name).is_dir() and (Path(name) / "config.yaml").is_file():
         raise UserError(f"{name}: a run without a checkpoint; let it save one, or leave it out")
     resolve_model(name)
@@ -67,7 +72,7 @@ def _plain(options: EncoderOptions) -> EncoderOptions:
 
 def dense_weights(part: Part) -> Weights:
     """The weights of the whole backbone, adapters folded in, without the pooler, which nothing here uses."""
-    state = load_encoder(part.name).merged_backbone().state_dict()
+    state = load_encoder(part.name).of("query").merged_backbone().state_dict()
     return {name: weight for name, weight in state.items() if _counts(name) and weight.is_floating_point()}
 
 

@@ -34,11 +34,13 @@ class EncoderOptions:
         document_max_length: tokens of a document, prompt included.
         dropout: replaces every dropout probability of the backbone; 0 is usual for a retrofit of few
             epochs, and faster.
+        freeze: train nothing, for instance of documents that are embedded already. No dropout then.
         freeze_embeddings: keep the token embeddings as they are (full fine-tuning; LoRA always does).
         freeze_layers: keep this many of the lowest blocks as they are, and the embeddings with them (full
             fine-tuning; for LoRA see its `top_layers`). They are then computed once per text and step.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
-        compile: torch.compile the backbone. Its first steps take minutes; texts are then padded.
+        compile: torch.compile each block: once for all of them and all shapes, so the first steps take
+            seconds to minutes longer.
         lora: adapters; without them all weights are trained.
         trust_remote_code: run code that the model's repository brings. Leave off unless you read it.
     """
@@ -50,6 +52,7 @@ class EncoderOptions:
     query_max_length: int | None = None
     document_max_length: int | None = None
     dropout: float | None = None
+    freeze: bool = False
     freeze_embeddings: bool = False
     freeze_layers: int = 0
     gradient_checkpointing: bool = False
@@ -75,12 +78,30 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.options = options
         self.normalise = normalise
+        if options.compile:
+            compile_blocks(backbone)  # before they are wrapped: what is recorded there is not to be traced
         self.frozen = FrozenPrefix.of(backbone)
         self.cheap = None if options.compile else CheapLayers(backbone)
-        self.states = TokenStates(backbone, _first_position(backbone), not options.compile)
-        if options.compile:
-            self.backbone.compile(dynamic=True)
+        self.states = TokenStates(backbone, _first_position(backbone))
         self.train()
+
+    def of(self, role: Role) -> Encoder:
+        """The encoder of a role; here one does for both."""
+        return self
+
+    @property
+    def parts(self) -> tuple[Encoder, ...]:
+        """The encoders that there are; here this one."""
+        return (self,)
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything of it is trained."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> Encoder:
+        """A frozen encoder stays in evaluation mode: dropout would only blur what it computes."""
+        return super().train(mode and self.learns)
 
     @property
     def dimension(self) -> int:
@@ -231,6 +252,10 @@ def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
     """Freezes what the options keep as it is, and adds their adapters."""
     if options.gradient_checkpointing:
         backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if options.freeze:
+        if options.lora is not None:
+            raise UserError("freeze trains nothing and lora trains adapters; give one of them")
+        backbone.requires_grad_(False)
     if options.freeze_embeddings:
         backbone.get_input_embeddings().requires_grad_(False)
     if options.freeze_layers:
@@ -241,6 +266,18 @@ def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
     if options.lora is not None:
         backbone = add_lora(backbone, options.lora)
     return backbone
+
+
+def compile_blocks(backbone: Any) -> None:
+    """Compiles the blocks one by one, for any shape.
+
+    They share what is compiled, so it takes the time of one block (torch's "regional compilation"), and what
+    surrounds them, the attention over packed texts for one, changes with the texts and would be compiled anew
+    for each micro-batch.
+    """
+    _, blocks = find_blocks(backbone)
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=True)
 
 
 def freeze_layers(backbone: Any, count: int) -> None:

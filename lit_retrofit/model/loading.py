@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
+from lit_retrofit.model.dual import DualEncoder, Encoders
+from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.model.pooling import PoolingName
 
-CHECKPOINT_KEY = "encoder_options"
+CHECKPOINT_KEYS = {"encoder_options": "model.encoder", "document_encoder_options": "model.document_encoder"}
+"""Where a checkpoint holds the options of an encoder, and their name in the configuration."""
 STATE_PREFIX = "encoder."
 
 
@@ -26,7 +28,7 @@ def load_encoder(
     document_prompt: str | None = None,
     pooling: PoolingName | None = None,
     max_length: int | None = None,
-) -> Encoder:
+) -> Encoders:
     """Loads a model for use. None means the model's own setting.
 
     Args:
@@ -40,7 +42,7 @@ def load_encoder(
         UserError: it is none of these, or it cannot be read.
     """
     checkpoint = find_checkpoint(model)
-    options = EncoderOptions(model=model) if checkpoint is None else read_options(checkpoint)
+    options = (EncoderOptions(model=model),) if checkpoint is None else read_options(checkpoint)
     given = {
         "query_prompt": query_prompt,
         "document_prompt": document_prompt,
@@ -49,7 +51,8 @@ def load_encoder(
         "document_max_length": max_length,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    encoder = build_encoder(replace(options, **changes))
+    built = [build_encoder(replace(of_one, **changes)) for of_one in options]
+    encoder = built[0] if len(built) == 1 else DualEncoder(*built)
     if checkpoint is not None:
         load_trained_weights(encoder, checkpoint)
     return encoder
@@ -68,11 +71,20 @@ def find_checkpoint(model: str) -> Path | None:
     return None
 
 
-def read_options(checkpoint: Path) -> EncoderOptions:
-    """The options that the checkpoint's encoder was built with."""
-    fields = dict(_read(checkpoint)[CHECKPOINT_KEY])
-    lora = fields.pop("lora")
-    return EncoderOptions(**fields, lora=LoraOptions(**lora) if lora else None)
+def own_options(encoder: Encoders) -> dict[str, dict[str, Any]]:
+    """What a checkpoint holds of its encoders, by key: the options that they were built with."""
+    return {key: asdict(part.options) for key, part in zip(CHECKPOINT_KEYS, encoder.parts, strict=False)}
+
+
+def read_options(checkpoint: Path) -> tuple[EncoderOptions, ...]:
+    """The options that the checkpoint's encoder was built with; of two encoders that of queries first."""
+    content = _read(checkpoint)
+    return tuple(_options(content[key]) for key in CHECKPOINT_KEYS if key in content)
+
+
+def _options(fields: dict[str, Any]) -> EncoderOptions:
+    lora = fields["lora"]
+    return EncoderOptions(**{**fields, "lora": LoraOptions(**lora) if lora else None})
 
 
 def read_state(checkpoint: Path) -> dict[str, Tensor]:
@@ -81,7 +93,7 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     return {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
 
 
-def load_trained_weights(encoder: Encoder, checkpoint: Path) -> None:
+def load_trained_weights(encoder: Encoders, checkpoint: Path) -> None:
     """Puts the checkpoint's weights into an encoder built from its options; frozen ones are not in it."""
     own = read_state(checkpoint)
     trained = {name: weight.shape for name, weight in encoder.named_parameters() if weight.requires_grad}
@@ -100,6 +112,6 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         raise UserError(
             f"{checkpoint}: not a readable checkpoint ({str(error).splitlines()[0][:150]})"
         ) from error
-    if CHECKPOINT_KEY not in content:
+    if next(iter(CHECKPOINT_KEYS)) not in content:
         raise UserError(f"{checkpoint}: not a checkpoint of `lit-retrofit fit`")
     return content

@@ -77,6 +77,20 @@ def packed_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    return _attend(module, query, key, value, packed, dropout, scaling, kwargs), None
+
+
+@torch.compiler.disable  # a compiled block breaks here: the layout is another one in each micro-batch
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packed: Layout,
+    dropout: float,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+) -> Tensor:
     wanted = [name for name in _CHANGES_SCORES if kwargs.get(name) is not None]
     causal = kwargs.get("is_causal")
     if wanted or (getattr(module, "is_causal", False) if causal is None else causal):
@@ -85,7 +99,7 @@ def packed_attention(
     window = None if kwargs.get("sliding_window") is None else kwargs["sliding_window"] - 1
     rows = [part.squeeze(0).transpose(0, 1) for part in (query, key, value)]
     attend = _on_gpu if query.is_cuda else _on_cpu
-    return attend(rows, packed, dropout, scaling, window).unsqueeze(0), None
+    return attend(rows, packed, dropout, scaling, window).unsqueeze(0)
 
 
 def _on_gpu(
@@ -138,18 +152,18 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def install(backbone: Any) -> bool:
+def install(backbone: Any) -> str | None:
     """Lets a Hugging Face model compute packed texts.
 
     Returns:
-        False, with the model as it was, where it does not take its attention from transformers' table.
+        None, or why it cannot: it does not take its attention from transformers' table. It is then as it was.
     """
     register()
     before = getattr(backbone.config, "_attn_implementation", None)
     if before != "sdpa":
-        return False
+        return f"the attention of {type(backbone).__name__} is {before or 'its own'}, not sdpa"
     backbone.set_attn_implementation(NAME)
-    return True
+    return None
 
 
 def positions(attention_mask: Tensor, first: int) -> Tensor:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_retrofit.model.dual import Encoders
     from lit_retrofit.model.encoder import Encoder
+    from lit_retrofit.model.tokenizer import Role
 
 SETTINGS = "lit_retrofit.json"
 
@@ -31,13 +33,14 @@ def save_plain_folder(encoder: Encoder, folder: Path) -> None:
     )
 
 
-def embedding_settings(encoder: Encoder) -> dict[str, Any]:
-    """Pooling, normalisation, and per role the prompt and the number of tokens."""
+def embedding_settings(encoder: Encoders) -> dict[str, Any]:
+    """Pooling (of two encoders that of queries), normalisation, and per role the prompt and the tokens."""
+    roles: tuple[Role, ...] = ("query", "document")
     return {
         "format": 1,
         "dimension": encoder.dimension,
-        "pooling": encoder.options.pooling,
+        "pooling": encoder.of("query").options.pooling,
         "normalise": encoder.normalise,
-        "prompts": dict(encoder.tokenizer.prompts),
-        "max_lengths": dict(encoder.tokenizer.max_lengths),
+        "prompts": {role: encoder.of(role).tokenizer.prompts[role] for role in roles},
+        "max_lengths": {role: encoder.of(role).tokenizer.max_lengths[role] for role in roles},
     }

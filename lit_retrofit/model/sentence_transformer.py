@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from torch import nn
 
 from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.model.tokenizer import Role
 
 if TYPE_CHECKING:
+    from lit_retrofit.model.dual import Encoders
     from lit_retrofit.model.encoder import Encoder
 
 
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Writes an encoder. Its adapters are merged by it: do not use the encoder after.
+def save_encoder(encoder: Encoders, folder: Path) -> None:
+    """Writes an encoder, or two as a Router. Adapters are merged by it: do not use the encoder after.
 
     Args:
         encoder: the model.
         folder: where to; its parent exists.
     """
-    save_sentence_transformer(
+    roles: tuple[Role, ...] = ("query", "document")
+    prompts = {role: encoder.of(role).tokenizer.prompts[role] for role in roles}
+    first, *more = (_part(part) for part in encoder.parts)
+    if more:
+        save_router(first, more[0], folder, prompts=prompts)
+    else:
+        save_part(first, folder, prompts=prompts)
+
+
+def _part(encoder: Encoder) -> Part:
+    return Part(
         encoder.merged_backbone(),
         encoder.tokenizer.backend,
-        folder,
-        pooling=encoder.options.pooling or "mean",
-        normalise=encoder.normalise,
-        prompts=encoder.tokenizer.prompts,
-        max_lengths=encoder.tokenizer.max_lengths,
+        encoder.options.pooling or "mean",
+        encoder.normalise,
+        encoder.tokenizer.max_lengths,
     )
 
 
@@ -55,26 +63,78 @@ def save_sentence_transformer(
         prompts: per role.
         max_lengths: tokens per role, prompt included.
     """
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    save_part(Part(backbone, tokenizer, pooling, normalise, max_lengths), folder, prompts=prompts)
 
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        backbone.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
+
+@dataclass(frozen=True)
+class Part:
+    """What one encoder needs to embed.
+
+    Attributes:
+        backbone: a Hugging Face model, adapters already merged.
+        tokenizer: its tokenizer.
+        pooling: how token states become one vector.
+        normalise: whether vectors have length one.
+        max_lengths: tokens per role, prompt included.
+    """
+
+    backbone: Any
+    tokenizer: Any
+    pooling: PoolingName
+    normalise: bool
+    max_lengths: Mapping[Role, int]
+
+    def modules(self, scratch: str) -> list[Any]:
+        """The library's modules; files are read from `scratch`, which they need no longer then."""
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+        self.backbone.save_pretrained(scratch)
+        self.tokenizer.save_pretrained(scratch)
         transformer = Transformer(
             scratch,
-            max_seq_length=max(max_lengths.values()),
-            query_length=max_lengths["query"],
-            document_length=max_lengths["document"],
+            max_seq_length=max(self.max_lengths.values()),
+            query_length=self.max_lengths["query"],
+            document_length=self.max_lengths["document"],
         )
-        mode = "lasttoken" if pooling == "last" else pooling
-        modules: list[nn.Module] = [transformer, Pooling(backbone.config.hidden_size, pooling_mode=mode)]
-        if normalise:
-            modules.append(Normalize())
-        model = SentenceTransformer(
-            modules=modules,
-            prompts={str(role): prompt for role, prompt in prompts.items()},
-            similarity_fn_name="cosine",
-            device="cpu",
+        mode = "lasttoken" if self.pooling == "last" else self.pooling
+        pooling = Pooling(self.backbone.config.hidden_size, pooling_mode=mode)
+        return [transformer, pooling, *([Normalize()] if self.normalise else [])]
+
+
+def save_part(part: Part, folder: Path, *, prompts: Mapping[Role, str]) -> None:
+    """Writes one encoder for queries and documents; see `save_sentence_transformer`."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        _save(part.modules(scratch), prompts, folder)
+
+
+def save_router(query: Part, document: Part, folder: Path, *, prompts: Mapping[Role, str]) -> None:
+    """Writes two encoders as the library's Router, which takes its own for queries and for documents.
+
+    Args:
+        query: embeds queries.
+        document: embeds documents.
+        folder: where to; its parent exists.
+        prompts: per role.
+    """
+    from sentence_transformers.sentence_transformer.modules import Router
+
+    with (
+        tempfile.TemporaryDirectory(dir=folder.parent) as first,
+        tempfile.TemporaryDirectory(dir=folder.parent) as second,
+    ):
+        router = Router.for_query_document(
+            query_modules=query.modules(first), document_modules=document.modules(second)
         )
-        model.save_pretrained(str(folder), create_model_card=False)
+        _save([router], prompts, folder)
+
+
+def _save(modules: list[Any], prompts: Mapping[Role, str], folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        modules=modules,
+        prompts={str(role): prompt for role, prompt in prompts.items()},
+        similarity_fn_name="cosine",
+        device="cpu",
+    )
+    model.save_pretrained(str(folder), create_model_card=False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_retrofit.model import packing
+from lit_retrofit.model.device import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +22,19 @@ class TokenStates:
     """Computes last hidden states, packed or padded.
 
     Whether packed texts work is not told by names of architectures: they are tried once for each device, type
-    and mode on two short texts, and taken where they agree with the padded form.
+    and mode on two short texts, and taken where they agree with the padded form. Where they do not, one line
+    of the log says why.
 
     Args:
         backbone: a Hugging Face model; its attention is replaced by one that also takes packed texts.
         first_position: of a text, as the backbone counts (`padding_idx` + 1 in the RoBERTa family).
-        packing_allowed: False computes padded micro-batches always.
     """
 
-    def __init__(self, backbone: Any, first_position: int, packing_allowed: bool = True) -> None:
+    def __init__(self, backbone: Any, first_position: int) -> None:
         self.first_position = first_position
-        self._can_pack = packing_allowed and packing.install(backbone)
-        self._agreed: dict[tuple[str, torch.dtype, bool], bool] = {}
+        self._not_installed = packing.install(backbone)
+        self._objections: dict[tuple[str, torch.dtype, bool], str | None] = {}
+        self._said: set[str] = set()
 
     def __call__(self, backbone: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(texts, length, dimension); what stands at padding means nothing.
@@ -47,15 +49,25 @@ class TokenStates:
         return _padded(backbone, input_ids, attention_mask)
 
     def packs(self, backbone: Any, device: torch.device) -> bool:
-        """Whether micro-batches are computed without padding on this device, in the present type and mode."""
-        if not self._can_pack:
-            return False
+        """Whether micro-batches are computed without padding on this device, in the present type and mode.
+
+        Raises:
+            RuntimeError: memory ran out in trying.
+        """
         half = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if half else next(backbone.parameters()).dtype
         kind = device.type, dtype, bool(backbone.training)
-        if kind not in self._agreed:
-            self._agreed[kind] = self._agrees(backbone, device, dtype)
-        return self._agreed[kind]
+        if kind not in self._objections:
+            objection = self._not_installed or self._disagreement(backbone, device, dtype)
+            self._objections[kind] = objection
+            self._say(objection)
+        return self._objections[kind] is None
+
+    def _say(self, objection: str | None) -> None:
+        """Once for each reason: training, validation and export may ask in different modes."""
+        if objection is not None and objection not in self._said:
+            self._said.add(objection)
+            log.warning("texts are padded, which takes longer than laying them end to end: %s", objection)
 
     def _packed(self, backbone: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         states = backbone(
@@ -66,7 +78,8 @@ class TokenStates:
         return packing.unpack(states.squeeze(0), attention_mask)
 
     @torch.no_grad()
-    def _agrees(self, backbone: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    def _disagreement(self, backbone: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why packed texts cannot be taken, in one line; None where their states are those of padded ones."""
         lengths = torch.tensor(_PROBE_LENGTHS, device=device)
         mask = (torch.arange(max(_PROBE_LENGTHS), device=device) < lengths[:, None]).long()
         ids = 5 + torch.arange(mask.numel(), device=device).view_as(mask) % 40
@@ -83,12 +96,15 @@ class TokenStates:
                 )
             )
         except (NotImplementedError, TypeError, ValueError, RuntimeError, ImportError) as error:
-            log.debug("packed texts: %s", error)
-            return False
+            if is_out_of_memory(error):
+                raise
+            return " ".join(str(error).split())[:200] or type(error).__name__
         finally:
             backbone.train(training)
         distance = float((made - expected).norm() / expected.norm())
-        return distance < _TOLERANCE.get(dtype, 1e-4)
+        if distance < _TOLERANCE.get(dtype, 1e-4):
+            return None
+        return f"{backbone.config.model_type} computes other states of them ({distance:.0%} away)"
 
 
 def _padded(backbone: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ class RoleTokenizer:
         """The id that fills a row up to the length of its micro-batch."""
         return self.backend.pad_token_id
 
+    def of(self, role: Role) -> RoleTokenizer:
+        """The tokenizer of a role's encoder; here one does for both."""
+        return self
+
     def __call__(
         self, texts: Sequence[str], role: Role, max_length: int | None = None, prompt: str | None = None
     ) -> list[list[int]]:

@@ -48,7 +48,7 @@ def _texts(parsed: Parsed) -> Texts:
     if options["measure_data"]:
         texts = measured_texts(parsed.data)
     else:
-        texts = longest_texts(parsed.retriever.encoder.options, parsed.data)
+        texts = longest_texts(parsed.retriever.encoder.of("document").options, parsed.data)
     given = {n: options[n] for n in ("query_tokens", "document_tokens") if options[n] is not None}
     if not given:
         return texts

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from lit_retrofit.errors import UserError
+from lit_retrofit.model.dual import DualEncoder
 from lit_retrofit.planning.devices import CPU, find_card, measure_cpu
 from lit_retrofit.planning.memory import Memory, Run, largest_batch, step_memory
 from lit_retrofit.planning.probe import measure_graph
@@ -71,8 +73,16 @@ def make_plan(retriever: Retriever, texts: Texts, settings: Settings) -> Plan:
         retriever: without weights (meta device).
         texts: what a query brings into a step.
         settings: of the run.
+
+    Raises:
+        UserError: the run has two encoders.
     """
     encoder = retriever.encoder
+    if isinstance(encoder, DualEncoder):
+        raise UserError(
+            "model.document_encoder: a plan is of one encoder; leave it out, and plan each model as "
+            "model.encoder by itself"
+        )
     half = settings.precision.startswith(("bf16", "16"))
     lora = encoder.options.lora
     merged = lora is not None and not half and not lora.dropout

@@ -14,7 +14,7 @@ from lit_retrofit.errors import UserError
 
 _NUMBER = (int, float)
 _ANEW = "write the file anew, or leave it out"
-_SETTINGS = ("encoder", "objective", "optimizer", "sampling")
+_SETTINGS = ("encoder", "document_encoder", "objective", "optimizer", "sampling")
 _TRAINER = ("precision", "graph_memory", "epochs")
 Points = tuple[tuple[int, float], ...]
 Settings = list[tuple[str, list[tuple[str, Any]]]]

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from lit_retrofit.model.device import Precision
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import COLUMNS, embed_texts
 from lit_retrofit.retrieval.store import Digests, EmbeddingKey, EmbeddingStore, digests_of
@@ -56,7 +56,7 @@ class Wanted:
 
 
 def embed_cached(
-    encoder: Encoder,
+    encoder: Encoders,
     texts: Sequence[str],
     role: Role,
     *,
@@ -108,7 +108,7 @@ def embed_cached(
 
 
 def _embed_chunk(
-    encoder: Encoder,
+    encoder: Encoders,
     texts: Sequence[str],
     role: Role,
     start: int,

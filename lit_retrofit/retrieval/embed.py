@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_retrofit.data.batching import make_micro_batches
 from lit_retrofit.model.device import Precision, autocast_dtype
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.tokenizer import Role
 
@@ -19,7 +20,7 @@ _CHUNK = 16384  # texts tokenized and sorted by length at a time: bounds memory,
 
 
 def embed_texts(
-    encoder: Encoder,
+    encoder: Encoders,
     texts: Sequence[str],
     role: Role,
     *,
@@ -30,7 +31,7 @@ def embed_texts(
     """Embeds texts with the role's prompt, each distinct text once, in micro-batches of similar length.
 
     Args:
-        encoder: on the device to use; its training mode is restored afterwards.
+        encoder: on the device to use; its training mode is restored afterwards. Of two, the role's is used.
         texts: without prompts.
         role: query or document.
         token_budget: padded tokens of a micro-batch.
@@ -40,6 +41,7 @@ def embed_texts(
     Returns:
         (texts, dimension) float32 on the CPU.
     """
+    encoder = encoder.of(role)
     unique = list(dict.fromkeys(texts))
     rows = {text: row for row, text in enumerate(unique)}
     embeddings = torch.empty(len(unique), encoder.dimension)

@@ -28,7 +28,7 @@ from torch import Tensor
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.device import Precision, autocast_dtype
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.fingerprint import fingerprint
 from lit_retrofit.model.tokenizer import Role
 
@@ -66,8 +66,9 @@ class EmbeddingKey:
     dimension: int
 
     @classmethod
-    def of(cls, encoder: Encoder, role: Role, precision: Precision) -> EmbeddingKey:
-        """The key of what an encoder makes of the texts of a role, on the device it is on."""
+    def of(cls, encoders: Encoders, role: Role, precision: Precision) -> EmbeddingKey:
+        """The key of what the role's encoder makes of its texts, on the device it is on."""
+        encoder = encoders.of(role)
         return cls(
             model=fingerprint(encoder),
             role=role,

@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_retrofit.errors import UserError
 from lit_retrofit.model import packing
 from lit_retrofit.model.device import Precision
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.cached import CHUNK, embed_cached
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def embed_in_processes(
-    encoder: Encoder,
+    encoder: Encoders,
     texts: Sequence[str],
     role: Role,
     *,
@@ -53,6 +53,7 @@ def embed_in_processes(
     Raises:
         UserError: there are fewer GPUs than processes, or as `embed_cached`.
     """
+    encoder = encoder.of(role)  # the other one need not be sent
     check_processes(processes, encoder.device)
     further = min(processes, -(-len(texts) // CHUNK)) - 1
     options = {"cache": cache, "token_budget": token_budget, "precision": precision}
@@ -92,7 +93,7 @@ def check_processes(processes: int, device: torch.device) -> None:
 
 def _work(
     number: int,
-    encoder: Encoder,
+    encoder: Encoders,
     texts: Sequence[str],
     role: Role,
     device_type: str,

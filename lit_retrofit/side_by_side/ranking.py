@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_retrofit.data.records import Document
 from lit_retrofit.model.device import Precision
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.retrieval.cached import embed_cached
 from lit_retrofit.retrieval.embed import embed_texts
 
@@ -27,7 +27,7 @@ class Side:
     """
 
     name: str
-    encoder: Encoder
+    encoder: Encoders
     corpus: Tensor
 
     def scores(self, query: str) -> Tensor:
@@ -54,7 +54,7 @@ class Hit:
 
 def embed_side(
     name: str,
-    encoder: Encoder,
+    encoder: Encoders,
     documents: Sequence[Document],
     *,
     cache: Path,

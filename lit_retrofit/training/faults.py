@@ -48,6 +48,8 @@ def _told(error: Exception) -> str | None:
         return f"{error.filename or 'a file'}: cannot be written ({error.strerror}); free space, {_RESUME}"
     if text.startswith("DataLoader worker"):
         return f"a data worker died ({text}); most often the machine's memory ran out: free some, {_RESUME}"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return f"torch.compile failed ({text[:300]}); set model.encoder.compile to false"
     if isinstance(error, DistError) or "/gloo/" in text or "NCCL" in text:
         return (
             f"another process of the run has ended or does not answer ({text[:150]}); see its own message, "
@@ -56,28 +58,34 @@ def _told(error: Exception) -> str | None:
     return None
 
 
-def check_same_encoder(trained: Mapping[str, Any], configured: Mapping[str, Any]) -> None:
+def check_same_encoder(
+    field: str, trained: Mapping[str, Any] | None, configured: Mapping[str, Any] | None
+) -> None:
     """Refuses to go on with an encoder that embeds otherwise than the one that was trained.
 
     The model's name is not compared: it may have moved. Nor are the lengths, and what only training uses.
 
     Args:
-        trained: the encoder options of the checkpoint.
+        field: of the configuration: model.encoder or model.document_encoder.
+        trained: its options in the checkpoint; None where there was no such encoder.
         configured: those of the configuration, as the encoder has them.
 
     Raises:
         UserError: the first option that differs.
     """
+    if trained is None or configured is None:
+        _compare(field, trained and trained["model"], configured and configured["model"])
+        return
     for name in ("pooling", "query_prompt", "document_prompt"):
-        _compare(name, trained[name], configured[name])
+        _compare(f"{field}.{name}", trained[name], configured[name])
     before, now = trained["lora"] or {}, configured["lora"] or {}
     for name in sorted((before.keys() & now.keys()) - {"dropout"}):
-        _compare(f"lora.{name}", before[name], now[name])
+        _compare(f"{field}.lora.{name}", before[name], now[name])
 
 
 def _compare(name: str, trained: object, configured: object) -> None:
     if trained != configured:
         raise UserError(
-            f"the checkpoint was trained with model.encoder.{name} {trained!r} and the configuration has "
+            f"the checkpoint was trained with {name} {trained!r} and the configuration has "
             f"{configured!r}; give the config.yaml of its run with --config"
         )

@@ -9,17 +9,18 @@ The order of every sum is the same for every budget, and so, to the last bit, is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lit_retrofit.data.batching import TokenBatch
+from lit_retrofit.data.batching import Role, TokenBatch
 from lit_retrofit.model.cheap_layers import CheapLayers
+from lit_retrofit.model.device import is_out_of_memory
 from lit_retrofit.model.frozen import FrozenPrefix, Recorded
-from lit_retrofit.training.graph_budget import GraphBudget, GraphSize, is_out_of_memory
+from lit_retrofit.training.graph_budget import GraphBudget, GraphSize
 
 Encode = Callable[[TokenBatch], Tensor]
 
@@ -71,8 +72,10 @@ class CachedEmbeddings:
         budget: bytes of graphs that may be kept; the rest is embedded again in `backward`. The graph of
             the micro-batch at work comes on top.
         parameters: that `encode` trains.
-        prefix: the encoder's frozen blocks; run once if their output takes at most half of the budget.
-        cheap: the encoder's layers whose output a graph need not keep.
+        prefixes: by role of the micro-batches the encoder's frozen blocks; run once if their output takes at
+            most half of the budget.
+        cheap: by role the encoder's layers whose output a graph need not keep.
+        frozen: roles whose encoder learns nothing: embedded once, without a graph.
 
     Attributes:
         leaf: (texts, dimension) float32. Compute the loss on it and call `loss.backward()` (or
@@ -88,17 +91,19 @@ class CachedEmbeddings:
         texts: int,
         budget: GraphBudget,
         parameters: Iterable[nn.Parameter],
-        prefix: FrozenPrefix | None = None,
-        cheap: CheapLayers | None = None,
+        prefixes: Mapping[Role | None, FrozenPrefix] | None = None,
+        cheap: Mapping[Role | None, CheapLayers] | None = None,
+        frozen: Container[Role | None] = (),
     ) -> None:
         self._encode = encode
         self._budget = budget
         self._parameters = list(parameters)
         self._weights = frozenset(p.untyped_storage().data_ptr() for p in self._parameters)
         self._pending: list[_Embedded] = []
-        self._bytes_per_token = 0.0
-        self._prefix = prefix
-        self._cheap = cheap
+        self._bytes_per_token: dict[Role | None, float] = {}
+        self._prefixes = dict(prefixes or {})
+        self._cheap = dict(cheap or {})
+        self._frozen = frozen
         self._limit = self._room_for_graphs(micro_batches)
         self.kept_bytes = 0
         leaf = None
@@ -123,7 +128,7 @@ class CachedEmbeddings:
         for step in self._pending:
             step.embeddings = step.frozen = None
         self.kept_bytes = self._limit = 0
-        self._prefix = None
+        self._prefixes = {}
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -132,18 +137,22 @@ class CachedEmbeddings:
         if not micro_batches or not torch.is_grad_enabled():
             return 0
         limit = self._budget.limit(micro_batches[0].input_ids.device)
-        if self._prefix is None:
-            return limit
-        tokens = sum(micro_batch.input_ids.numel() for micro_batch in micro_batches)
-        outputs = tokens * self._prefix.token_bytes
+        outputs = sum(
+            micro_batch.input_ids.numel() * self._prefixes[micro_batch.role].token_bytes
+            for micro_batch in micro_batches
+            if micro_batch.role in self._prefixes and micro_batch.role not in self._frozen
+        )
         if outputs > limit / 2:
-            self._prefix = None
+            self._prefixes = {}
             return limit
         return limit - outputs
 
     def _embed(self, micro_batch: TokenBatch) -> Tensor:
         if not torch.is_grad_enabled():
             return self._encode(micro_batch)
+        if micro_batch.role in self._frozen:
+            with torch.no_grad():
+                return self._encode(micro_batch)
         device = micro_batch.input_ids.device
         step = _Embedded(micro_batch, RandomState.capture(device))
         self._pending.append(step)
@@ -157,27 +166,28 @@ class CachedEmbeddings:
 
     def _first(self, step: _Embedded) -> Tensor:
         """The first pass over a micro-batch, which notes what the frozen blocks made of it."""
-        if self._prefix is None:
+        prefix = self._prefixes.get(step.micro_batch.role)
+        if prefix is None:
             return self._encode(step.micro_batch)
         device = step.micro_batch.input_ids.device
-        with self._prefix.recording(lambda: RandomState.capture(device)) as step.frozen:
+        with prefix.recording(lambda: RandomState.capture(device)) as step.frozen:
             return self._encode(step.micro_batch)
 
     def _fits(self, micro_batch: TokenBatch) -> bool:
         """Whether its graph fits, as the one before lets expect; the first one is tried."""
-        expected = self._bytes_per_token * micro_batch.input_ids.numel()
+        expected = self._bytes_per_token.get(micro_batch.role, 0.0) * micro_batch.input_ids.numel()
         return self._limit > 0 and self.kept_bytes + expected <= self._limit
 
     def _try_with_graph(self, step: _Embedded) -> Tensor | None:
         """Embeddings, their graph kept if it fits; None if memory ran out."""
         try:
-            with GraphSize(self._weights, self._cheap) as size:
+            with GraphSize(self._weights, self._cheap.get(step.micro_batch.role)) as size:
                 embeddings = self._first(step)
         except RuntimeError as error:
             if not (is_out_of_memory(error) and self._budget.on_trial):
                 raise
         else:
-            self._bytes_per_token = size.bytes / step.micro_batch.input_ids.numel()
+            self._bytes_per_token[step.micro_batch.role] = size.bytes / step.micro_batch.input_ids.numel()
             if self.kept_bytes + size.bytes <= self._limit:
                 step.embeddings, step.frozen = embeddings, None
                 self.kept_bytes += size.bytes
@@ -247,8 +257,10 @@ class CachedEmbeddings:
             return embeddings
         device = step.micro_batch.input_ids.device
         step.state.restore(device)
-        with context(), GraphSize(self._weights, self._cheap):
-            if step.frozen is None or self._prefix is None:
+        role = step.micro_batch.role
+        with context(), GraphSize(self._weights, self._cheap.get(role)):
+            prefix = self._prefixes.get(role)
+            if step.frozen is None or prefix is None:
                 return self._encode(step.micro_batch)
-            with self._prefix.replaying(step.frozen, lambda state: state.restore(device)):
+            with prefix.replaying(step.frozen, lambda state: state.restore(device)):
                 return self._encode(step.micro_batch)

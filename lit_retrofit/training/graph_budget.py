@@ -120,8 +120,3 @@ def _take(kept: Tensor | tuple[Output, torch.Size]) -> Tensor:
         return kept
     output, shape = kept
     return output.again().view(shape)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on a GPU or on the CPU, where torch has no error of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -12,10 +12,11 @@ from lightning import Callback, LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
+from lit_retrofit.data.batching import RetrievalBatch, Role, TokenBatch
 from lit_retrofit.errors import UserError
+from lit_retrofit.model.dual import DualEncoder, DualTokenizer, Encoders
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
-from lit_retrofit.model.loading import CHECKPOINT_KEY
+from lit_retrofit.model.loading import CHECKPOINT_KEYS, own_options
 from lit_retrofit.model.tokenizer import RoleTokenizer
 from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
 from lit_retrofit.training.faults import check_same_encoder
@@ -43,6 +44,7 @@ class Retriever(LightningModule):
         graph_memory: gigabytes of memory in which a step may keep the graphs of its micro-batches; unset, a
             share of what is free at the first step. Micro-batches beyond it are embedded twice: less memory,
             more time, the same gradient. 0 keeps none.
+        document_encoder: another model that embeds the documents; unset, `encoder` embeds them too.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Retriever(LightningModule):
         objective: ObjectiveOptions = ObjectiveOptions(),  # noqa: B008 (frozen)
         optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
         graph_memory: float | None = None,
+        document_encoder: EncoderOptions | None = None,
     ) -> None:
         super().__init__()
         check_options(optimizer)
@@ -61,7 +64,19 @@ class Retriever(LightningModule):
             "optimizer": asdict(optimizer),
             "graph_memory": graph_memory,
         }
-        self.encoder = self.make_encoder(encoder)
+        first = self.make_encoder(encoder)
+        self.encoder: Encoders = first
+        if document_encoder is not None:
+            self.encoder = DualEncoder(first, self.make_encoder(document_encoder))
+        # By role; None stands for texts of both where one encoder does for both.
+        self._by_role: dict[Role | None, Encoder] = (
+            {"query": self.encoder.query, "document": self.encoder.document}
+            if isinstance(self.encoder, DualEncoder)
+            else dict.fromkeys((None, "query", "document"), first)
+        )
+        self._frozen = {role for role, part in self._by_role.items() if not part.learns}
+        if self._frozen == self._by_role.keys():
+            raise UserError("model.encoder.freeze: nothing is left to train; freeze none, or one of two")
         self.objective = Objective(objective, self.encoder.dimension)
         self.optimizer_options = optimizer
         self.graph_budget = GraphBudget(graph_memory)
@@ -75,7 +90,7 @@ class Retriever(LightningModule):
         return build_encoder(options)
 
     @property
-    def tokenizer(self) -> RoleTokenizer:
+    def tokenizer(self) -> RoleTokenizer | DualTokenizer:
         """Turns texts into this model's tokens."""
         return self.encoder.tokenizer
 
@@ -119,8 +134,9 @@ class Retriever(LightningModule):
             batch.texts,
             self.graph_budget,
             self.encoder.parameters(),
-            self.encoder.frozen,
-            self.encoder.cheap,
+            {role: part.frozen for role, part in self._by_role.items() if part.frozen is not None},
+            {role: part.cheap for role, part in self._by_role.items() if part.cheap is not None},
+            self._frozen,
         )
         compared = _compared(cached.leaf, batch)
         output = self.objective(compared)
@@ -164,11 +180,17 @@ class Retriever(LightningModule):
 
     def computed_tokens(self, batch: RetrievalBatch) -> int:
         """Tokens that a pass over the step's texts computes; where texts cannot be packed, padding too."""
-        packs = self.encoder.states.packs(self.encoder.backbone, self.device)
-        return batch.tokens if packs else batch.padded_tokens
+        return sum(
+            int(part.attention_mask.sum()) if self._packs(part) else part.input_ids.numel()
+            for part in batch.micro_batches
+        )
+
+    def _packs(self, batch: TokenBatch) -> bool:
+        encoder = self._by_role[batch.role]
+        return encoder.states.packs(encoder.backbone, self.device)
 
     def _embed(self, batch: TokenBatch) -> Tensor:
-        return self.encoder(batch.input_ids, batch.attention_mask)
+        return self._by_role[batch.role](batch.input_ids, batch.attention_mask)
 
     def validation_step(self, batch: TokenBatch, batch_index: int, dataloader_idx: int = 0) -> Tensor:
         """Embeddings of one micro-batch; the callback collects and measures them."""
@@ -187,10 +209,10 @@ class Retriever(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the trained weights only, and the options that rebuild the encoder around them."""
+        """Keeps the trained weights only, and the options that rebuild the encoders around them."""
         trained = self._trained_shapes()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
-        checkpoint[CHECKPOINT_KEY] = asdict(self.encoder.options)
+        checkpoint.update(own_options(self.encoder))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses weights of another configuration, which would silently leave the base model as it is.
@@ -199,7 +221,9 @@ class Retriever(LightningModule):
             UserError: the checkpoint holds other weights than this module trains, or of an encoder that
                 embeds otherwise.
         """
-        check_same_encoder(checkpoint[CHECKPOINT_KEY], asdict(self.encoder.options))
+        configured = own_options(self.encoder)
+        for key, field in CHECKPOINT_KEYS.items():
+            check_same_encoder(field, checkpoint.get(key), configured.get(key))
         held = {name: weight.shape for name, weight in checkpoint["state_dict"].items()}
         differing = self._trained_shapes().items() ^ held.items()
         if differing:

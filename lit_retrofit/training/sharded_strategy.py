@@ -54,7 +54,9 @@ class ShardedStrategy(AddsUpOnce, ModelParallelStrategy):
         """
         trainer = module.trainer
         refused = None
-        if module.encoder.options.compile:
+        if len(module.encoder.parts) > 1:
+            refused = "model.document_encoder: gradients are added up at one encoder's last micro-batch alone"
+        if any(part.options.compile for part in module.encoder.parts):
             refused = "model.encoder.compile: a compiled model does not see weights come and go; set it false"
         if trainer.precision == "16-mixed":
             refused = "precision 16-mixed, whose loss scale needs the whole gradient; set bf16-mixed"

@@ -21,6 +21,9 @@ class Letters:
 
     pad_id = PAD
 
+    def of(self, role: str) -> Letters:
+        return self
+
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[str]]] = []
 

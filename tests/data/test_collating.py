@@ -30,6 +30,9 @@ class Letters:
 
     pad_id = 0
 
+    def of(self, role: str) -> Letters:
+        return self
+
     def __call__(
         self, texts: Sequence[str], role: str, max_length: int | None = None, prompt: str | None = None
     ) -> list[list[int]]:

@@ -23,6 +23,9 @@ class Letters:
 
     pad_id = 0
 
+    def of(self, role: str) -> Letters:
+        return self
+
     def __call__(self, texts: Sequence[str], role: str, max_length: int | None = None) -> list[list[int]]:
         return [[{"query": 1, "document": 2}[role], *map(ord, text)][:max_length] for text in texts]
 

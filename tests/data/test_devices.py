@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader
@@ -26,6 +27,9 @@ from lit_retrofit.data.options import DataOptions, SamplingOptions
 
 class Letters:
     pad_id = 0
+
+    def of(self, role):
+        return self
 
     def __call__(self, texts, role, max_length=None, prompt=None):
         return [[{"query": 1, "document": 2}[role], *map(ord, text)][:max_length] for text in texts]
@@ -89,7 +93,7 @@ def test_a_trainer_with_two_processes_leaves_the_loaders_alone(tmp_path, train, 
     alone = RetrievalData(DataOptions(train=(train,), validation_share=0.3), SamplingOptions(6))
     alone.setup("fit")
     alone.tokenize = lambda texts, role, max_length=None: [[ord(c) for c in text] for text in texts]
-    alone.tokenize.pad_id = 0  # type: ignore[attr-defined]
+    alone.tokenize.of = lambda role: PADS  # type: ignore[attr-defined]
     loader = alone.train_dataloader()
     expected = [list(batch.record_ids) for _ in range(2) for batch in loader]
     assert [a + b for a, b in zip(first["seen"], second["seen"], strict=True)] == expected
@@ -100,12 +104,15 @@ def test_a_trainer_with_two_processes_leaves_the_loaders_alone(tmp_path, train, 
         assert not set(first["rows"][part]) & set(second["rows"][part])
 
 
+PADS = SimpleNamespace(pad_id=0)
+
+
 def test_loaders_that_a_trainer_would_not_give_another_sampler(train) -> None:
     """Lightning puts a DistributedSampler into every DataLoader; these are none."""
     data = RetrievalData(DataOptions(train=(train,), validation_share=0.3), SamplingOptions(6))
     data.setup("fit")
     data.tokenize = lambda texts, role, max_length=None: [[1] for _ in texts]
-    data.tokenize.pad_id = 0  # type: ignore[attr-defined]
+    data.tokenize.of = lambda role: PADS  # type: ignore[attr-defined]
     loaders = [data.train_dataloader(), *data.val_dataloader()]
     assert len(loaders) == 3
     assert not any(isinstance(loader, DataLoader) for loader in loaders)

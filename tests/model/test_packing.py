@@ -30,7 +30,8 @@ def both(model_folder):
         for allowed in (True, False):
             torch.manual_seed(0)
             encoder = build_encoder(EncoderOptions(str(model_folder(kind)), dropout=0.0, **options)).to(dtype)
-            encoder.states._can_pack &= allowed
+            if not allowed:
+                encoder.states.packs = lambda *_: False
             made.append(encoder)
         return made
 
@@ -85,8 +86,12 @@ def test_left_padding(both) -> None:
     assert (packed(ids, mask)[0] - padded(*right)[0]).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("fault", ["raises", "ignores the layout"])
-def test_a_backbone_that_does_not_agree_is_padded(model_folder, monkeypatch, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("raises", "no packed texts"), ("ignores the layout", "computes other states")]
+)
+def test_a_backbone_that_does_not_agree_is_padded(
+    model_folder, monkeypatch, caplog, fault: str, reason: str
+) -> None:
     right = packing.packed_attention
 
     def wrong(module, query, key, value, mask, packed=None, **kwargs):
@@ -99,9 +104,29 @@ def test_a_backbone_that_does_not_agree_is_padded(model_folder, monkeypatch, fau
     ids, mask = batch_of(encoder)
     made = encoder(ids, mask)
     assert not encoder.states.packs(encoder.backbone, ids.device)
+    encoder.eval()(ids, mask)  # tried anew, for the same reason: said once
     monkeypatch.undo()
+    (line,) = [record.getMessage() for record in caplog.records if "padded" in record.getMessage()]
+    assert reason in line and "\n" not in line
     expected = build_encoder(EncoderOptions(str(model_folder("bert")), dropout=0.0)).double()(ids, mask)
     assert (made - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_lack_of_memory_is_no_disagreement(model_folder, monkeypatch, caplog, error: RuntimeError) -> None:
+    """It says nothing of the backbone: whoever has memory to give back must hear of it, and tries again."""
+    encoder = build_encoder(EncoderOptions(str(model_folder("bert"))))
+    ids, mask = batch_of(encoder)
+    with monkeypatch.context() as scarce:
+        scarce.setattr(packing, "unpack", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(RuntimeError) as raised:
+            encoder(ids, mask)
+    assert raised.value is error
+    assert encoder.training and all(module.training for module in encoder.modules())
+    assert encoder.states.packs(encoder.backbone, ids.device)
+    assert not caplog.records
 
 
 def test_trying_out_draws_no_random_numbers(model_folder) -> None:
@@ -113,13 +138,14 @@ def test_trying_out_draws_no_random_numbers(model_folder) -> None:
     assert all(module.training for module in encoder.modules())
 
 
-def test_another_attention_is_left_alone(model_folder) -> None:
+def test_another_attention_is_left_alone(model_folder, caplog) -> None:
     from transformers import AutoModel
 
     backbone = AutoModel.from_pretrained(model_folder("bert"), attn_implementation="eager")
     states = TokenStates(backbone, 0)
     assert not states.packs(backbone, torch.device("cpu"))
     assert backbone.config._attn_implementation == "eager"
+    assert "is eager, not sdpa" in caplog.text
 
 
 def test_a_causal_layer_is_refused() -> None:

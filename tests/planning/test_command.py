@@ -77,9 +77,11 @@ def test_what_does_not_fit_is_said(plan, monkeypatch) -> None:
         (["--device=t4", "--trainer.precision=bf16-mixed"], "16-mixed"),
         (["--device=h100", "--query_tokens=0"], "--query_tokens is 0"),
         (["--device=h100", "--model.temprature=1"], "temprature"),
+        (["--device=h100", "--model.document_encoder.model=SAME"], "a plan is of one encoder"),
     ],
 )
 def test_mistakes_take_one_line(words: list[str], message: str, bert_folder, capsys) -> None:
+    words = [word.replace("SAME", str(bert_folder)) for word in words]
     assert main(["plan", "--model.encoder.model", str(bert_folder), *words]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("lit-retrofit plan: error: ") and message in line

@@ -54,8 +54,12 @@ def test_an_exit_that_was_a_keyboard_interrupt() -> None:
 def test_encoders_that_embed_alike() -> None:
     lora = {"r": 4, "alpha": 32, "dropout": 0.1}
     options = {"model": "a", "pooling": "mean", "query_prompt": "", "document_prompt": "", "lora": lora}
-    check_same_encoder(options, {**options, "model": "/moved/a", "lora": {**lora, "dropout": 0.0}})
+    moved = {**options, "model": "/moved/a", "lora": {**lora, "dropout": 0.0}}
+    check_same_encoder("model.encoder", options, moved)
+    check_same_encoder("model.document_encoder", None, None)
+    with pytest.raises(UserError, match=r"model\.document_encoder None and the configuration has 'a'"):
+        check_same_encoder("model.document_encoder", None, options)
     with pytest.raises(UserError, match=r"lora\.alpha 32 and the configuration has 16"):
-        check_same_encoder(options, {**options, "lora": {**lora, "alpha": 16}})
+        check_same_encoder("model.encoder", options, {**options, "lora": {**lora, "alpha": 16}})
     with pytest.raises(UserError, match="document_prompt ''"):
-        check_same_encoder(options, {**options, "document_prompt": "passage: "})
+        check_same_encoder("model.encoder", options, {**options, "document_prompt": "passage: "})

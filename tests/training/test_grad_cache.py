@@ -49,6 +49,10 @@ def build(model_folder) -> Callable[..., Encoder]:
     return make
 
 
+def prefixes(encoder: Encoder) -> dict:
+    return {} if encoder.frozen is None else {None: encoder.frozen}
+
+
 def engine(
     encoder: Encoder, batches: Sequence[TokenBatch], kept: str | int, encode: Callable | None = None
 ) -> CachedEmbeddings:
@@ -58,7 +62,7 @@ def engine(
 
     def with_budget(gigabytes: float) -> CachedEmbeddings:
         budget = GraphBudget(gigabytes)
-        return CachedEmbeddings(encode, batches, texts, budget, encoder.parameters(), encoder.frozen)
+        return CachedEmbeddings(encode, batches, texts, budget, encoder.parameters(), prefixes(encoder))
 
     if kept == SOME:
         with torch.random.fork_rng(), torch.enable_grad():
@@ -308,7 +312,7 @@ def test_frozen_blocks_run_once(build, method: str, kept: str) -> None:
     limit = 2 * total if kept == NONE else 3 * total  # half of it is for the blocks' output
     encode = lambda batch: encoder(batch.input_ids, batch.attention_mask)  # noqa: E731
     budget = GraphBudget(limit / 1e9)
-    cached = CachedEmbeddings(encode, batches, texts, budget, encoder.parameters(), encoder.frozen)
+    cached = CachedEmbeddings(encode, batches, texts, budget, encoder.parameters(), prefixes(encoder))
     assert cached.recomputed_tokens > 0
     dense_loss(cached.leaf, 20.0).backward()
     cached.backward()

@@ -1,6 +1,7 @@
 """What happens around the steps, one callback per file."""
 
 from lit_retrofit.training.callbacks.averaging import AveragedWeights
+from lit_retrofit.training.callbacks.background_remine import BackgroundRemine
 from lit_retrofit.training.callbacks.card import TrainingCard
 from lit_retrofit.training.callbacks.embeddings import EmbeddingWriter
 from lit_retrofit.training.callbacks.hardest import HardestNegatives
@@ -14,6 +15,7 @@ from lit_retrofit.training.callbacks.validation import MONITOR, RetrievalValidat
 __all__ = [
     "MONITOR",
     "AveragedWeights",
+    "BackgroundRemine",
     "EmbeddingWriter",
     "HardestNegatives",
     "Interruption",

@@ -11,6 +11,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from lit_retrofit.data.writing import new_text_file
+from lit_retrofit.model.loading import own_options
 
 
 class TrainingCard(Callback):
@@ -56,4 +57,6 @@ class TrainingCard(Callback):
 
 
 def _options(module: Any) -> dict[str, Any]:
-    return {"encoder": asdict(module.encoder.options), **module.options}
+    """Of the encoder, or of both, and what the module has of its own."""
+    encoders = {key.removesuffix("_options"): of_one for key, of_one in own_options(module.encoder).items()}
+    return {**encoders, **module.options}

@@ -113,7 +113,7 @@ class HardestNegatives(Callback):
         positive_rows = batch.document_rows[batch.positives[rows]].tolist()
         negative_rows = batch.document_rows[columns].tolist()
         query_rows = batch.query_rows[rows].tolist()
-        texts = _texts(batch, {*positive_rows, *negative_rows, *query_rows}, module.tokenizer.backend)
+        texts = _texts(batch, {*positive_rows, *negative_rows, *query_rows}, module.tokenizer)
         ids = [batch.record_ids[row] for row in rows.tolist()]
         languages = _languages(trainer, set(ids))
         table = zip(query_rows, positive_rows, negative_rows, positives, negatives, ids, strict=True)
@@ -156,10 +156,11 @@ def hardest_negatives(
 def _texts(batch: RetrievalBatch, rows: set[int], tokenizer: Any) -> dict[int, str]:
     texts = {}
     for part in batch.micro_batches:
+        backend = tokenizer.of(part.role or "query").backend
         for at, row in enumerate(part.rows.tolist()):
             if row in rows:
                 ids = part.input_ids[at][part.attention_mask[at].bool()]
-                texts[row] = tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+                texts[row] = backend.decode(ids.tolist(), skip_special_tokens=True)
     return texts
 
 

@@ -23,7 +23,7 @@ from lit_retrofit.mining.find import Finding, find_negatives, with_negatives
 from lit_retrofit.mining.pool import Pool, Scope, build_pool
 from lit_retrofit.mining.rules import MiningRules
 from lit_retrofit.model.device import Precision
-from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.training.callbacks.gathering import gather_embeddings
@@ -88,7 +88,7 @@ class Remine(Callback):
                 f"{path}: the checkpoint's epoch trained on the negatives in this file, which is gone; "
                 "copy it from the folder of the run that is to go on"
             )
-        self._original = list(_records(trainer))
+        self._original = list(training_records(trainer))
         mined, _ = read_records(path)
         if [record.id for record in mined] != [record.id for record in self._original]:
             raise UserError(
@@ -102,19 +102,31 @@ class Remine(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mines now if the run goes on from a checkpoint of an epoch's last step, taken before the mining."""
-        self._original = self._original or list(_records(trainer))
+        self._original = self._original or list(training_records(trainer))
         self._mine_for(trainer.current_epoch, trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mines for the next epoch, if there will be one."""
-        following = trainer.current_epoch + 1
-        last = trainer.max_epochs not in (None, -1) and following >= cast(int, trainer.max_epochs)
-        last |= trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        if not last:
-            self._mine_for(following, trainer, pl_module)
+        if not is_last(trainer):
+            self._mine_for(trainer.current_epoch + 1, trainer, pl_module)
 
     def _file(self, trainer: Trainer, epoch: int) -> Path:
         return Path(trainer.default_root_dir) / self.FOLDER / f"epoch-{epoch}.jsonl"
+
+    def _put(self, epoch: int, mined: list[Record], trainer: Trainer) -> int:
+        """Puts records with new negatives into the data; returns how many have others than before."""
+        pairs = zip(training_records(trainer), mined, strict=True)
+        changed = sum([d.id for d in a.negatives] != [d.id for d in b.negatives] for a, b in pairs)
+        trainer.datamodule.replace_records(mined)  # type: ignore[attr-defined]
+        self._epoch = epoch
+        figures = {"remined/changed_share": changed / len(mined)}
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, trainer.global_step)
+        log.info(
+            "epoch %d: the negatives of %d of %d records changed, %d have none",
+            epoch, changed, len(mined), sum(not record.negatives for record in mined),
+        )  # fmt: skip
+        return changed
 
     def _mine_for(self, epoch: int, trainer: Trainer, module: Any) -> None:
         if epoch == self._epoch or epoch % self.every_n_epochs:
@@ -124,13 +136,11 @@ class Remine(Callback):
         rules = replace(self.rules, seed=self.rules.seed + epoch)
         with gathered(module):  # ranks embed different numbers of micro-batches
             found = _find(self._pool, rules, module.encoder, self.token_budget, trainer)
-        before = _records(trainer)
         mined = [
             with_negatives(record, found[0][at], self._pool)
             for record, at in zip(self._original, self._pool.record_queries, strict=True)
         ]
-        pairs = zip(before, mined, strict=True)
-        changed = sum([d.id for d in a.negatives] != [d.id for d in b.negatives] for a, b in pairs)
+        changed = self._put(epoch, mined, trainer)
         summary = {
             "format": 1,
             "epoch": epoch,
@@ -150,30 +160,28 @@ class Remine(Callback):
             write_records(mined, path, overwrite=True)
             with new_text_file(path.with_suffix(".summary.json"), overwrite=True) as file:
                 json.dump(summary, file, indent=1, ensure_ascii=False)
-        trainer.datamodule.replace_records(mined)  # type: ignore[attr-defined]
-        self._epoch = epoch
-        figures = {"remined/changed_share": changed / len(mined)}
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, trainer.global_step)
-        log.info(
-            "epoch %d: the negatives of %d of %d records changed, %d have none",
-            epoch, changed, len(mined), summary["without"],
-        )  # fmt: skip
 
 
-def _records(trainer: Trainer) -> Sequence[Record]:
+def is_last(trainer: Trainer) -> bool:
+    """Whether no epoch comes after the one that ends."""
+    ends = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= cast(int, trainer.max_epochs)
+    return bool(ends or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step)
+
+
+def training_records(trainer: Trainer) -> Sequence[Record]:
+    """Those in memory, with the negatives in use."""
     return trainer.datamodule.train_records  # type: ignore[attr-defined]
 
 
 def _find(
-    pool: Pool, rules: MiningRules, encoder: Encoder, token_budget: int, trainer: Trainer
+    pool: Pool, rules: MiningRules, encoder: Encoders, token_budget: int, trainer: Trainer
 ) -> tuple[list[Finding], dict[str, int]]:
     """Every rank embeds its share; the first searches and tells the others."""
     texts: dict[Role, list[str]] = {
         "query": [query.text for query in pool.queries],
         "document": [document.text for document in pool.documents],
     }
-    precision = _precision(trainer)
+    precision = precision_of(trainer)
     queries, documents = (
         _embed(encoder, of_role, role, token_budget, precision, trainer) for role, of_role in texts.items()
     )
@@ -185,7 +193,7 @@ def _find(
 
 
 def _embed(
-    encoder: Encoder,
+    encoder: Encoders,
     texts: Sequence[str],
     role: Role,
     token_budget: int,
@@ -202,7 +210,8 @@ def _embed(
     return gather_embeddings([(torch.tensor(rows), own)], len(texts), trainer.strategy.root_device)
 
 
-def _precision(trainer: Trainer) -> Precision:
+def precision_of(trainer: Trainer) -> Precision:
+    """What the trainer calls it, as embedding calls it."""
     name = str(trainer.precision)
     return "bf16" if name.startswith("bf16") else "fp16" if name.startswith("16") else "fp32"
 

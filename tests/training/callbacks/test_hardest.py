@@ -92,7 +92,8 @@ def test_a_table_for_weights_and_biases(tmp_path) -> None:
     )  # fmt: skip
     backend = SimpleNamespace(decode=lambda ids, skip_special_tokens: f"text {ids[0]}")
     embeddings = SimpleNamespace(queries=torch.eye(2), documents=torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
-    module = SimpleNamespace(step_embeddings=embeddings, tokenizer=SimpleNamespace(backend=backend))
+    tokenizer = SimpleNamespace(of=lambda role: SimpleNamespace(backend=backend))
+    module = SimpleNamespace(step_embeddings=embeddings, tokenizer=tokenizer)
     logger = Tables()
     trainer = SimpleNamespace(
         accumulate_grad_batches=1, global_step=1, is_global_zero=True, default_root_dir=str(tmp_path),
