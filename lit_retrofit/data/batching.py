@@ -61,8 +61,11 @@ class TokenBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         """The same micro-batch on another device."""
-        parts = (self.input_ids, self.attention_mask, self.rows)
-        return TokenBatch(*(part.to(device, non_blocking=non_blocking) for part in parts), self.role)
+        ids, mask, rows = (
+            part.to(device, non_blocking=non_blocking)
+            for part in (self.input_ids, self.attention_mask, self.rows)
+        )
+        return TokenBatch(ids, mask, rows, self.role)
 
 
 @dataclass

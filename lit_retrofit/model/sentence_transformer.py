@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.model.tokenizer import Role
 
@@ -56,7 +54,7 @@ class Part:
     normalise: bool
     max_lengths: Mapping[Role, int]
 
-    def modules(self, scratch: str) -> list[nn.Module]:
+    def modules(self, scratch: str) -> list[Any]:
         """The library's modules; files are read from `scratch`, which they need no longer then."""
         from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
@@ -100,7 +98,7 @@ def save_router(query: Part, document: Part, folder: Path, *, prompts: Mapping[R
         _save([router], prompts, folder)
 
 
-def _save(modules: list[nn.Module], prompts: Mapping[Role, str], folder: Path) -> None:
+def _save(modules: list[Any], prompts: Mapping[Role, str], folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
