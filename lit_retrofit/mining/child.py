@@ -29,7 +29,8 @@ def run(options: dict[str, Any]) -> int:
 
 def _end_with_parent() -> None:
     """Standard input is a pipe that the parent holds open; it closes however the parent dies."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not through sys.stdin, whose lock this thread would hold when Python ends
+        pass
     os._exit(1)
 
 

@@ -250,8 +250,6 @@ def _set_dropout(config: Any, value: float) -> None:
 
 def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
     """Freezes what the options keep as it is, and adds their adapters."""
-    if options.gradient_checkpointing:
-        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if options.freeze:
         if options.lora is not None:
             raise UserError("freeze trains nothing and lora trains adapters; give one of them")
@@ -263,9 +261,15 @@ def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
     # Unused by every pooling here; left trainable, it would wait for a gradient that never comes.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler.requires_grad_(False)
+    adapted = backbone
     if options.lora is not None:
-        backbone = add_lora(backbone, options.lora)
-    return backbone
+        adapted = add_lora(backbone, options.lora)
+    if options.gradient_checkpointing:
+        # After peft, and undone: both libraries let the embeddings require a gradient, for reentrant
+        # checkpoints' sake, and the backward pass would go down through all that is frozen.
+        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        backbone.disable_input_require_grads()
+    return adapted
 
 
 def compile_blocks(backbone: Any) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 NAME = "packed"
 """What transformers calls this attention. Without a layout it is transformers' own sdpa."""
 
+_IS_PACKED = ContextVar("_IS_PACKED", default=False)
 _HALVES = (torch.float16, torch.bfloat16)
 # Position biases and capped logits change the scores in ways that are not computed here.
 _CHANGES_SCORES = ("position_bias", "softcap", "s_aux")
@@ -143,13 +147,29 @@ def _on_cpu(
     return torch.cat(made)
 
 
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """None for packed texts: for a row of T tokens it would be (1, 1, T, T), and nothing reads it."""
+    from transformers.masking_utils import sdpa_mask
+
+    return None if _IS_PACKED.get() else sdpa_mask(*args, **kwargs)
+
+
+@contextmanager
+def without_masks() -> Iterator[None]:
+    """Inside, a backbone makes no attention masks."""
+    before = _IS_PACKED.set(True)
+    try:
+        yield
+    finally:
+        _IS_PACKED.reset(before)
+
+
 def register() -> None:
     """Makes the packed attention known to transformers in this process."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)
 
 
 def install(backbone: Any) -> str | None:

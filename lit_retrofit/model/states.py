@@ -70,11 +70,12 @@ class TokenStates:
             log.warning("texts are padded, which takes longer than laying them end to end: %s", objection)
 
     def _packed(self, backbone: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        states = backbone(
-            input_ids=input_ids[attention_mask.bool()].unsqueeze(0),
-            position_ids=packing.positions(attention_mask, self.first_position).unsqueeze(0),
-            packed=packing.Layout.of(attention_mask),
-        ).last_hidden_state
+        with packing.without_masks():
+            states = backbone(
+                input_ids=input_ids[attention_mask.bool()].unsqueeze(0),
+                position_ids=packing.positions(attention_mask, self.first_position).unsqueeze(0),
+                packed=packing.Layout.of(attention_mask),
+            ).last_hidden_state
         return packing.unpack(states.squeeze(0), attention_mask)
 
     @torch.no_grad()

@@ -21,14 +21,15 @@ class LiveBytes(TorchDispatchMode):
         known: tensors that are there anyway, weights for instance; they and their views count nothing.
 
     Attributes:
-        peak: bytes.
+        now: bytes that are alive.
+        peak: the most there were.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
         self._known = [tensor.untyped_storage() for tensor in known]
         self._alive = {id(storage) for storage in self._known}
-        self._now = 0
+        self.now = 0
         self.peak = 0
 
     def __torch_dispatch__(
@@ -46,10 +47,10 @@ class LiveBytes(TorchDispatchMode):
         if id(storage) in self._alive:
             return
         self._alive.add(id(storage))
-        self._now += storage.nbytes()
-        self.peak = max(self.peak, self._now)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._forget, id(storage), storage.nbytes())
 
     def _forget(self, key: int, size: int) -> None:
         self._alive.discard(key)
-        self._now -= size
+        self.now -= size

@@ -8,6 +8,7 @@ from torch import nn
 
 from lit_retrofit.model import packing
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
+from lit_retrofit.model.lora import find_blocks
 from lit_retrofit.model.states import TokenStates
 
 KINDS = ("bert", "xlmr", "modernbert")
@@ -66,6 +67,21 @@ def test_a_window_is_kept(both) -> None:
     ids, mask = batch_of(packed)
     assert mask.sum(1).max() > 15
     assert (packed(ids, mask) - padded(ids, mask)).abs().max() < 1e-12
+
+
+def test_packed_texts_have_no_mask(both) -> None:
+    """One of ModernBERT's for a row of T tokens would be T times T."""
+    packed, padded = both("modernbert")
+    ids, mask = batch_of(packed)
+    masks = []
+    for encoder in (packed, padded):
+        _, blocks = find_blocks(encoder.backbone)
+        blocks[1].register_forward_pre_hook(
+            lambda _, args, kwargs: masks.append(kwargs.get("attention_mask")), with_kwargs=True
+        )
+        encoder(ids, mask)
+    assert masks[-2] is None  # the last packed pass; those before it are of the trial
+    assert masks[-1] is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -42,3 +42,21 @@ def test_the_graph_of_another_micro_batch_is_foretold(kind: str, options: dict, 
     assert cost.graph(ids.numel()) == pytest.approx(size.bytes, rel=tolerance)
     assert cost.graph(0) == 0
     assert 0 < cost.work(ids.numel()) < size.bytes
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": LoraOptions(r=2)}])
+def test_the_peak_of_checkpointed_blocks_is_foretold(options: dict, model_folder) -> None:
+    """They are computed again in the backward pass, one at a time: the peak is there."""
+    given = EncoderOptions(str(model_folder("bert")), dropout=0.0, gradient_checkpointing=True, **options)
+    cost = measure_graph(build_encoder(given, weights=False), 16, half=False)
+    encoder = build_encoder(given)
+    ids, mask = probe_texts(30, 16)
+    for parameter in encoder.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    with torch.no_grad():
+        encoder(ids, mask)
+    gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+    with LiveBytes([*encoder.parameters(), *encoder.buffers(), *gradients, ids, mask]) as live:
+        encoder(ids, mask).sum().backward()
+    assert cost.work(ids.numel()) > cost.graph(ids.numel())
+    assert cost.graph(ids.numel()) + cost.work(ids.numel()) == pytest.approx(live.peak, rel=0.1)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from lit_retrofit.data.batching import TokenBatch, make_micro_batches
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
-from lit_retrofit.model.lora import LoraOptions
+from lit_retrofit.model.lora import LoraOptions, find_blocks
+from lit_retrofit.planning.live_bytes import LiveBytes
 from lit_retrofit.training.grad_cache import CachedEmbeddings
-from lit_retrofit.training.graph_budget import GraphBudget
+from lit_retrofit.training.graph_budget import GraphBudget, GraphSize
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 
 QUERIES = ["word", "the page of the text", "a", "x y z 12", "what is 7?"]
@@ -231,6 +232,47 @@ def test_the_size_of_a_graph_is_what_it_keeps(build) -> None:
     assert held
     # A node's lists of tensors (the indices of one operation) are not seen by this walk.
     assert sum(held.values()) <= cached.kept_bytes <= 1.01 * sum(held.values())
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlmr"])
+@pytest.mark.parametrize("packs", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("lora", [None, LoraOptions(r=4)], ids=["full", "lora"])
+def test_the_size_of_a_checkpointed_graph_is_what_stays_alive(build, kind: str, packs: bool, lora) -> None:
+    """Against the storages that are alive after the forward pass; the peak is in the backward pass."""
+    encoder = build(kind, torch.float32, gradient_checkpointing=True, lora=lora)
+    if not packs:
+        encoder.states.packs = lambda *_: False
+    ids = 8 + torch.arange(30 * 16).view(30, 16) % 40
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        encoder(ids, mask)  # tries whether texts can be packed
+    for parameter in encoder.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+    with LiveBytes([*encoder.parameters(), *encoder.buffers(), *gradients, ids, mask]) as live:
+        with GraphSize(frozenset(p.data_ptr() for p in encoder.parameters())) as size:
+            embeddings = encoder(ids, mask)
+        held = live.now
+        embeddings.sum().backward()
+    assert size.bytes == pytest.approx(held, rel=0.06)  # masks and random states are not seen
+    assert live.peak > 2 * held
+
+
+@pytest.mark.parametrize("method", ["lora, top layer", "frozen layer"])
+def test_checkpointing_below_the_trained_blocks_keeps_nothing(build, method: str) -> None:
+    """Libraries let the embeddings require a gradient then, and the backward pass go down to them."""
+    sizes = []
+    for checkpointing in (False, True):
+        encoder = build(gradient_checkpointing=checkpointing, **METHODS[method])
+        seen = []
+        _, blocks = find_blocks(encoder.backbone)
+        blocks[0].register_forward_hook(lambda _, args, output, seen=seen: seen.append(output.requires_grad))
+        batch = micro_batches(encoder)[0]
+        with GraphSize(frozenset(p.data_ptr() for p in encoder.parameters())) as size:
+            encoder(batch.input_ids, batch.attention_mask)
+        assert not any(seen)
+        sizes.append(size.bytes)
+    assert sizes[1] < sizes[0]
 
 
 class Scarce:

@@ -88,7 +88,7 @@ def test_a_table_for_weights_and_biases(tmp_path) -> None:
         positives=torch.tensor([0, 1]), known_positives=torch.tensor([[0], [1]]), record_ids=("a", "b"),
         query_rows=torch.tensor([0, 1]), document_rows=torch.tensor([2, 3]),
         micro_batches=[SimpleNamespace(rows=torch.arange(4), input_ids=torch.arange(4)[:, None],
-                                       attention_mask=torch.ones(4, 1))],
+                                       attention_mask=torch.ones(4, 1), role=None)],
     )  # fmt: skip
     backend = SimpleNamespace(decode=lambda ids, skip_special_tokens: f"text {ids[0]}")
     embeddings = SimpleNamespace(queries=torch.eye(2), documents=torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
