@@ -36,6 +36,9 @@ class FakeEncoder:
     def to(self, device):
         return self
 
+    def of(self, role):
+        return self
+
 
 def embed(encoder, texts, role, *, token_budget, precision, description):
     encoder.calls.append((role, len(texts), token_budget, precision))
