@@ -79,6 +79,7 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: a model without a tokenizer (no {_TOKENIZER_FILES[0]}); save it there with "
             "`tokenizer.save_pretrained(DIRECTORY)`"
         )
+    _check_modules(str(folder), _kinds(_read_json(str(folder), "modules.json") or []))
 
 
 def read_settings(source: str) -> ModelSettings:
@@ -87,11 +88,11 @@ def read_settings(source: str) -> ModelSettings:
     plain = None if modules else _read_json(source, SETTINGS)
     if plain:
         return ModelSettings(plain["pooling"], plain["normalise"], plain["prompts"], plain["max_lengths"])
-    _check_modules(source, [module["type"].rsplit(".", 1)[-1] for module in modules])
+    kinds = _kinds(modules)
+    _check_modules(source, kinds)
     config = _read_json(source, "config_sentence_transformers.json") or {}
     limits = _read_json(source, "sentence_bert_config.json") or {}
     pooling, prompts = None, {k: v for k, v in (config.get("prompts") or {}).items() if v}
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     for module in modules:
         if module["type"].endswith(".Pooling"):
             pooling = _pooling_name(source, _read_json(source, module["path"] + "/config.json") or {})
@@ -103,6 +104,10 @@ def read_settings(source: str) -> ModelSettings:
     }
     max_lengths = {role: length for role, length in lengths.items() if length}
     return ModelSettings(pooling, not modules or "Normalize" in kinds, prompts, max_lengths)
+
+
+def _kinds(modules: list[dict[str, Any]]) -> list[str]:
+    return [module["type"].rsplit(".", 1)[-1] for module in modules]
 
 
 def _check_modules(source: str, kinds: list[str]) -> None:
