@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lit_retrofit.errors import UserError
-from lit_retrofit.model.source import resolve_model
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -51,19 +48,3 @@ class RoleTokenizer:
             return_token_type_ids=False,
         )
         return encoded["input_ids"]
-
-
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """A model's tokenizer without the model.
-
-    Raises:
-        UserError: there is no such model, or its tokenizer cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    source = resolve_model(model)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{model}: its tokenizer cannot be read ({reason:.200}); check the name") from None
