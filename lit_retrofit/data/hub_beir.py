@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lit_retrofit.data.beir import beir_document, beir_query
+from lit_retrofit.data.corpus import Item
 from lit_retrofit.data.fields import BadRow, Row
 from lit_retrofit.data.hub import load, parse
 from lit_retrofit.data.read_report import Skips
-from lit_retrofit.data.records import Document, Query, Record
+from lit_retrofit.data.records import Record
 from lit_retrofit.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,10 +79,8 @@ def _whole(source: str, name: str, config: str) -> Dataset:
     return next(iter(splits.values()))
 
 
-def _by_id(
-    dataset: Dataset, wanted: set[str], convert: Callable[[Row], Document | Query]
-) -> Mapping[str, Document | Query]:
-    found: dict[str, Document | Query] = {}
+def _by_id(dataset: Dataset, wanted: set[str], convert: Callable[[Row], Item]) -> Mapping[str, Item]:
+    found: dict[str, Item] = {}
     for batch in dataset.with_format("arrow").iter(batch_size=8192):
         ids = batch.column("_id").to_pylist()
         rows = [i for i, id in enumerate(ids) if str(id) in wanted]

@@ -165,7 +165,7 @@ def read_source(
     if not groups:
         skips.nothing_left(source.path)
     for group in groups.values():
-        rng.shuffle(group.sample)  # type: ignore[arg-type]  # a list works too
+        rng.shuffle(group.sample)
     found = tuple(sorted(groups.values(), key=lambda group: -group.tally.records))
     return ReadSource(
         source.label, source.path, told, found, complete, dict(skips.counts), tuple(examples[:5])
