@@ -218,7 +218,7 @@ def test_the_key_is_sent_and_stands_nowhere_else(fake, corpus, tmp_path, monkeyp
     assert main(words) == 2
     fake.behave = fake.good
     assert main(words) == 0
-    assert {headers["Authorization"] for headers in fake.headers} == {f"Bearer {SECRET}"}
+    assert {headers["authorization"] for headers in fake.headers} == {f"Bearer {SECRET}"}
     said = "".join(capfd.readouterr())
     assert "Incorrect API key provided: ***" in said and SECRET not in said
     for path in tmp_path.rglob("*"):
