@@ -37,14 +37,16 @@ def test_a_title_is_for_the_body_alone():
 
 
 def test_a_sentence_is_for_the_rest():
-    body = "Removes the filter. All rows of the sheet can be seen once more afterwards. Save the file before you go on."
+    body = (
+        "Removes the filter. All rows of the sheet can be seen once more afterwards. Save it now, go on then."
+    )
     first, second = queries(source("d", body), "sentence", copies=2)
     assert first.query == "Removes the filter"
     assert (
         first.positive.text
-        == "All rows of the sheet can be seen once more afterwards. Save the file before you go on."
+        == "All rows of the sheet can be seen once more afterwards. Save it now, go on then."
     )
-    assert second.positive.text == "Removes the filter. Save the file before you go on."
+    assert second.positive.text == "Removes the filter. Save it now, go on then."
     assert not queries(source("e", "One sentence alone leaves no rest."), "sentence")
     (chinese,) = queries(
         source("z", "删除筛选器。" + "之后可以再次看到工作表的所有行。" * 5, "zh"), "sentence"
