@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lit_retrofit.data.beir import beir_document, beir_query
 from lit_retrofit.data.corpus import Item
@@ -15,8 +15,6 @@ from lit_retrofit.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Item = TypeVar("Item", Document, Query)
 
 _QRELS = ("query-id", "corpus-id", "score")
 
