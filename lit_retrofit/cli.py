@@ -134,7 +134,7 @@ def _with_underscores(word: str) -> str:
 
 def _usage() -> str:
     rows = [*TRAINER_COMMANDS.items(), *((name, command.summary) for name, command in COMMANDS.items())]
-    return _USAGE.format(commands="".join(f"  {name:<10}{summary}\n" for name, summary in rows))
+    return _USAGE.format(commands="".join(f"  {name:<12}{summary}\n" for name, summary in rows))
 
 
 def _run(name: str, words: list[str]) -> int:

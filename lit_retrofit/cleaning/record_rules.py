@@ -79,7 +79,7 @@ class RecordRules:
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        from lit_retrofit.model.source import load_tokenizer
+        from lit_retrofit.model.loading import load_tokenizer
 
         return load_tokenizer(self._rules.lengths.model or "")
 

@@ -51,7 +51,9 @@ def n_grams(text: str, size: int) -> NDArray[np.uint32]:
     count = len(codes) - size + 1
     hashed = np.zeros(count, np.uint64)
     for i in range(size):
-        hashed = hashed * _MULTIPLIER + codes[i : i + count]
+        # Multiplied last: the upper half, which is kept, must depend on the last character, too.
+        hashed = (hashed + codes[i : i + count]) * _MULTIPLIER
+        hashed ^= hashed >> np.uint64(29)
     return np.unique((hashed >> np.uint64(32)).astype(np.uint32))
 
 
@@ -86,7 +88,8 @@ def band_keys(signatures: Sequence[Signatures], band: int, rows: int) -> NDArray
     keys = np.zeros(len(signatures[0]), np.uint64)
     for part in signatures:
         for column in range(band * rows, (band + 1) * rows):
-            keys = (keys ^ (keys >> np.uint64(29))) * _MULTIPLIER + part[:, column]
+            keys = (keys + part[:, column]) * _MULTIPLIER
+            keys ^= keys >> np.uint64(29)
     return keys
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lit_retrofit.data.beir import beir_document, beir_query
+from lit_retrofit.data.corpus import Item
 from lit_retrofit.data.fields import BadRow, Row
 from lit_retrofit.data.hub import load, parse
 from lit_retrofit.data.read_report import Skips
-from lit_retrofit.data.records import Document, Query, Record
+from lit_retrofit.data.records import Record
 from lit_retrofit.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Item = TypeVar("Item", Document, Query)
 
 _QRELS = ("query-id", "corpus-id", "score")
 

@@ -98,7 +98,8 @@ def check_source(source: SourceOptions) -> None:
     Raises:
         UserError: which setting of which source, and what it may be.
     """
-    if source.path.lstrip().startswith(("{", "[")):  # what the command line could not parse is left as text
+    # what the command line could not parse is left as text
+    if source.path.lstrip().startswith(("{", "[")) and not source.path.startswith(LANGUAGE):
         raise UserError(
             f"data.options.train: {source.path:.200} has a setting that a source does not know, or a value "
             f"of the wrong type; a source has {', '.join(SourceOptions.__dataclass_fields__)}"

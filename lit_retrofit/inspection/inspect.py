@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -39,6 +41,7 @@ from lit_retrofit.inspection.summary import (
 from lit_retrofit.model.device import Precision, choose_device
 from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.loading import load_encoder
+from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
 
 PAGE, JSON = "inspection.html", "inspection.json"
@@ -189,7 +192,12 @@ def _read_config(path: Path) -> DataOptions:
 
 def _embed(encoder: Encoders, token_budget: int, precision: Precision) -> Embed:
     embed = partial(embed_texts, encoder, token_budget=token_budget, precision=precision)
-    return lambda texts, role: embed(texts, role, description=f"Embedding {role} texts").numpy()  # type: ignore[arg-type]
+
+    def cut_and_embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        short = [cut_for_tokens(text) for text in texts]
+        return embed(short, role, description=f"Embedding {role} texts").numpy()
+
+    return cut_and_embed
 
 
 def _measure(encoder: Encoders | None) -> Measure:

@@ -27,7 +27,7 @@ class Lengths:
         longest: of all; of texts beyond 50,000 characters, of so many.
         limit: tokens that the model keeps, its prompt and special tokens included; None without a model.
         over: share of the texts that are cut there; None without a model.
-        edges: of the bins, doubling: a bin holds lengths from its edge up to the next.
+        edges: of the bins, 1, 2, 3, 4, 6, 8, 12 …: a bin holds lengths from its edge up to the next.
         counts: texts per bin.
     """
 
@@ -55,9 +55,7 @@ def cut_for_tokens(text: str) -> str:
 def describe(lengths: Sequence[int], limit: int | None) -> Lengths:
     """Puts the lengths into figures. There must be at least one."""
     values = np.asarray(lengths)
-    top = int(values.max()).bit_length()
-    low = max(int(values.min()).bit_length() - 1, 0)
-    edges = tuple(1 << power for power in range(low, max(top, low + 1) + 1))
+    edges = _edges(int(values.min()), int(values.max()))
     counts, _ = np.histogram(np.maximum(values, 1), bins=edges)
     return Lengths(
         texts=len(values),
@@ -70,6 +68,14 @@ def describe(lengths: Sequence[int], limit: int | None) -> Lengths:
         edges=edges,
         counts=tuple(counts.tolist()),
     )
+
+
+def _edges(low: int, high: int) -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12 …: from the last that is not above the lowest to the first above the highest."""
+    edges = sorted({1, 3, *(factor << power for power in range(1, 40) for factor in (1, 3))})
+    first = max(i for i, edge in enumerate(edges) if edge <= max(low, 1))
+    last = min(i for i, edge in enumerate(edges) if edge > max(high, 1))
+    return tuple(edges[first : last + 1])
 
 
 @dataclass(frozen=True)

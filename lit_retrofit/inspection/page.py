@@ -8,7 +8,7 @@ from importlib.metadata import version
 from lit_retrofit.inspection.summary import GroupSummary, Inspection
 from lit_retrofit.inspection.terminal import notes
 from lit_retrofit.inspection.wording import facts, few, number, percent
-from lit_retrofit.report.histograms import Bars, Histogram, bars, doubling_histogram, histogram
+from lit_retrofit.report.histograms import Bars, Histogram, bars, growing_histogram, histogram
 from lit_retrofit.report.html import make_environment
 
 _PACKAGE = "lit_retrofit.inspection"
@@ -95,7 +95,7 @@ def _section(group: GroupSummary, found: Inspection) -> Section:
         languages=bars("Records per language of the query", languages) if len(languages) > 1 else None,
         tasks=bars("Records per kind of query", group.tasks) if len(group.tasks) > 1 else None,
         lengths=tuple(
-            doubling_histogram(
+            growing_histogram(
                 f"Lengths in {found.unit}: {role} texts. The table below has the numbers.",
                 lengths.edges, {f"{role} texts": lengths.counts}, lengths.limit,
             )

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.inspection.texts import shown
+from lit_retrofit.model.tokenizer import Role
 
-Embed = Callable[[Sequence[str], str], NDArray[np.float32]]
+Embed = Callable[[Sequence[str], Role], NDArray[np.float32]]
 # Of a record with more documents on a side, so many are scored.
 _MOST = 16
 _BINS = 40

@@ -127,6 +127,8 @@ def search_pool(
         UserError: a model cannot be loaded, an index does not fit, or embeddings cannot be kept.
     """
     candidates = max(options.candidates, rules.depth)
+    # Before the texts are embedded, which may take hours: its name may be wrong.
+    cross_encoder = None if options.cross_encoder is None else _cross_encoder(options.cross_encoder, options)
     dense: dict[str, ExactSearch] = {}
     indexes: dict[str, ApproximateIndex] = {}
     recall: dict[str, float] = {}
@@ -155,7 +157,7 @@ def search_pool(
     findings, drops = propose_negatives(
         pool,
         miners if lexical is None else [*miners, lexical],
-        _judge(pool, options, dense, lexical),
+        _judge(pool, options, dense, lexical, cross_encoder),
         rules,
         candidates=candidates,
         reorder=rescored,
@@ -189,17 +191,21 @@ def _texts(pool: Pool) -> dict[Any, list[str]]:
     }
 
 
+def _cross_encoder(name: str, options: SearchOptions) -> CrossEncoder:
+    return CrossEncoder(
+        name, device=options.device, precision=options.precision, token_budget=options.token_budget
+    )
+
+
 def _judge(
-    pool: Pool, options: SearchOptions, dense: dict[str, ExactSearch], lexical: LexicalMiner | None
+    pool: Pool,
+    options: SearchOptions,
+    dense: dict[str, ExactSearch],
+    lexical: LexicalMiner | None,
+    cross_encoder: CrossEncoder | None,
 ) -> Judge:
-    if options.cross_encoder is not None:
-        model = CrossEncoder(
-            options.cross_encoder,
-            device=options.device,
-            precision=options.precision,
-            token_budget=options.token_budget,
-        )
-        return CrossEncoderJudge(pool, model)
+    if cross_encoder is not None:
+        return CrossEncoderJudge(pool, cross_encoder)
     scorer = options.scored_by
     if scorer == BM25 and lexical is not None:
         return LexicalJudge(lexical)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from lit_retrofit.model.dual import DualEncoder, Encoders
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.model.pooling import PoolingName
+from lit_retrofit.model.source import resolve_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHECKPOINT_KEYS = {"encoder_options": "model.encoder", "document_encoder_options": "model.document_encoder"}
 """Where a checkpoint holds the options of an encoder, and their name in the configuration."""
@@ -56,6 +60,22 @@ def load_encoder(
     if checkpoint is not None:
         load_trained_weights(encoder, checkpoint)
     return encoder
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """A model's tokenizer without the model.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve_model(model)
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{model}: its tokenizer cannot be read ({reason:.200}); check the name") from None
 
 
 def find_checkpoint(model: str) -> Path | None:

@@ -7,15 +7,12 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model import embedded
 from lit_retrofit.model.plain_folder import SETTINGS
 from lit_retrofit.model.pooling import PoolingName
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -150,19 +147,3 @@ def _read_json(source: str, name: str) -> Any:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{source}: {name} cannot be read ({reason}); check the name of the model") from error
-
-
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """A model's tokenizer without the model.
-
-    Raises:
-        UserError: there is no such model, or its tokenizer cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    source = resolve_model(model)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{model}: its tokenizer cannot be read ({reason:.200}); check the name") from None

@@ -52,14 +52,14 @@ def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[
     return Histogram(title, _areas([x(edge) for edge in edges], counts), ticks, None)
 
 
-def doubling_histogram(
+def growing_histogram(
     title: str, edges: Sequence[int], counts: Mapping[str, Sequence[int]], limit: float | None
 ) -> Histogram:
-    """The same over bins that double, drawn equally wide.
+    """The same over bins that grow, drawn equally wide.
 
     Args:
         title: of the picture.
-        edges: powers of two.
+        edges: of the bins, rising.
         counts: values per bin of each set.
         limit: marked by a line, where it lies within the bins.
     """
@@ -70,7 +70,8 @@ def doubling_histogram(
     line = None
     if limit is not None and edges[0] <= limit < edges[-1]:
         below = max(i for i, edge in enumerate(edges) if edge <= limit)
-        line = round(at[below] + wide * (limit / edges[below] - 1), 1)
+        inside = (limit - edges[below]) / (edges[below + 1] - edges[below])
+        line = round(at[below] + wide * inside, 1)
     return Histogram(title, _areas(at, counts), ticks, line)
 
 

@@ -148,7 +148,8 @@ class EmbeddingStore:
         self.check_space(len(digests))
         with FileLock(self.folder / "append.lock"):
             rows = len(self)
-            # Whoever was killed while writing may have left a piece of a row.
+            # A power failure may have left keys without their vectors, which must not get those of others.
+            os.truncate(self.folder / "keys.bin", rows * KEY_BYTES)
             _write_at(self.folder / "vectors.bin", rows * self._row_bytes, np.ascontiguousarray(vectors))
             _write_at(self.folder / "keys.bin", rows * KEY_BYTES, digests)
 

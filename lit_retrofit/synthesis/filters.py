@@ -32,7 +32,8 @@ class FilterOptions:
         near_duplicate: drop a query that shares this part of its character trigrams (Jaccard) with an
             earlier one of its language; 1 keeps all but equal ones.
         retriever: a model for the round trip; no round trip without one.
-        round_trip_k: keep a record if the model ranks its document among this many for its query.
+        round_trip_k: keep a record if the model ranks its document among this many for its query, out of the
+            documents of its language that were taken.
         per_language: at most this many records per language of the query, drawn at random.
     """
 

@@ -55,6 +55,13 @@ def known_languages() -> Mapping[str, Language]:
     }
 
 
+@lru_cache(maxsize=1)
+def example_queries() -> frozenset[str]:
+    """The questions and keywords of all examples."""
+    examples = [example for language in known_languages().values() for example in language.examples]
+    return frozenset(query for example in examples for query in (example.question, example.keywords))
+
+
 def find_language(tag: str) -> Language | None:
     """The language of a tag such as ``zh-CN``, if it is known."""
     return known_languages().get(primary(tag))

@@ -134,7 +134,6 @@ class ModelWriter:
 
     def brainstorm(self, options: BrainstormOptions, identifier: Identifier) -> list[Draft]:
         """Invents tasks, then examples of them; needs no document."""
-        self._needs_chat(BRAINSTORM)
         count = -(-options.records // _TASKS_PER_ANSWER)
         step_one = [
             self._request(brainstorm_prompt(_TASKS_PER_ANSWER), self._seed + 1000 * i, tokens=1024)
@@ -176,7 +175,6 @@ class ModelWriter:
 
     def negatives(self, drafts: Sequence[Draft], copies: int) -> list[Draft]:
         """Has hard negatives written for drafts; one that gets none stays as it is."""
-        self._needs_chat("hard_negatives")
         rows = [row for row in range(len(drafts)) for _ in range(copies)]
         requests = []
         for at, row in enumerate(rows):
@@ -195,10 +193,6 @@ class ModelWriter:
                 text = answer.value.hard_negative_document
                 written[row] = _with_negative(written[row], text, answer.key)
         return written
-
-    def _needs_chat(self, what: str) -> None:
-        if not self._options.chat:
-            raise UserError(f"{what} needs an instructed model; leave prompt.chat true, or leave it out")
 
     def _request(self, prompt: str, seed: int, *, chat: bool = True, tokens: int | None = None) -> Request:
         return Request(

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from lit_retrofit.synthesis.answers import Answer
+from lit_retrofit.synthesis.languages import example_queries
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -108,9 +109,12 @@ def read_line(answer: Answer) -> str:
     """The first line that a pre-trained model wrote.
 
     Raises:
-        BadAnswer: empty answer, refusal, or a line that was cut off.
+        BadAnswer: empty answer, refusal, a line that was cut off, or one of the examples again.
     """
     lines = check_written(answer).splitlines()
     if len(lines) == 1 and answer.finish == "length":
         raise BadAnswer("truncated line")
-    return lines[0].strip()
+    line = lines[0].strip()
+    if line in example_queries():  # small models like to copy them
+        raise BadAnswer("one of the examples again")
+    return line

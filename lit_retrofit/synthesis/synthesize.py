@@ -111,7 +111,7 @@ def synthesize(
         Interrupted: a signal came; everything answered until then is in the log.
     """
     started = time.time()
-    chosen = _checked_templates(generator, model, templates, data, hard_negatives)
+    chosen = _checked_templates(generator, model, templates, data, hard_negatives, prompt.chat)
     if queries < 1 or hard_negatives < 0:
         raise UserError("queries must be 1 or more and hard_negatives 0 or more; correct them")
     summary_file = _free_outputs(output, overwrite)
@@ -186,6 +186,7 @@ def _checked_templates(
     templates: list[str] | None,
     data: str | None,
     hard_negatives: int,
+    chat: bool,
 ) -> list[str]:
     if generator == "rules":
         chosen = templates or list(RULE_TEMPLATES)
@@ -203,6 +204,11 @@ def _checked_templates(
                 )
         if not model:
             raise UserError(f"generator {generator} needs a model; name one with --model")
+        if not chat and (hard_negatives or BRAINSTORM in chosen):
+            raise UserError(
+                f"hard_negatives and {BRAINSTORM} need an instructed model; leave prompt.chat true, or leave "
+                "them out"
+            )
     if data is None and chosen != [BRAINSTORM]:
         raise UserError("give the documents: lit-retrofit synthesize FILE; only brainstorm does without")
     return chosen

@@ -80,3 +80,10 @@ def test_no_two_different_bands_share_a_key():
     rng = np.random.default_rng(1)
     part = rng.integers(0, 1 << 16, (100_000, VALUES), dtype=np.uint16)
     assert len(np.unique(band_keys([part], 0, 4))) == len(np.unique(part[:, :4], axis=0))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_every_character_of_an_n_gram_counts(size):
+    text = "abcde"[:size]
+    changed = [text[:i] + "x" + text[i + 1 :] for i in range(size)]
+    assert len({int(n_grams(t, size)[0]) for t in [text, *changed]}) == size + 1

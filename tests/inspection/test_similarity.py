@@ -54,7 +54,7 @@ def test_suspects() -> None:
         record("twin", ["p"], ["p", "n"]),
     ]
     scored = [
-        ScoredRecord(records[0], (0.9, 0.5), (0.6,)),
+        ScoredRecord(records[0], (0.9, 0.5), (0.7,)),
         ScoredRecord(records[1], (0.8,), (0.76, 0.75)),  # 0.95 · 0.8 = 0.76
         ScoredRecord(records[2], (-0.2,), (-0.1, -0.3)),
         ScoredRecord(records[3], (0.8,), (0.8, 0.1)),
@@ -64,7 +64,7 @@ def test_suspects() -> None:
     assert [(one.record, one.reason) for one in shown] == [
         ("twin", IDENTICAL), ("above", ABOVE), ("below zero", ABOVE), ("near", NEAR),
     ]  # fmt: skip
-    assert (shown[1].positive, shown[1].positive_score, shown[1].negative_score) == ("low", 0.5, 0.6)
+    assert (shown[1].positive, shown[1].positive_score, shown[1].negative_score) == ("low", 0.5, 0.7)
     assert len(find_suspects(scored, records, 0.95, 1)[1]) == 1
 
 

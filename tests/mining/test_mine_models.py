@@ -138,6 +138,12 @@ def test_an_index_tells_its_recall(bert_folder, pairs, tmp_path, monkeypatch, ca
         assert found.negative_scores == pytest.approx(exact.negative_scores, abs=2e-6)
 
 
+def test_a_wrong_cross_encoder_is_told_before_the_texts_are_embedded(bert_folder, pairs, tmp_path, embedded):
+    with pytest.raises(UserError, match="is no cross-encoder"):
+        mine(str(bert_folder), data=str(pairs), output=tmp_path / "m.jsonl", cross_encoder=str(bert_folder))
+    assert not embedded
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

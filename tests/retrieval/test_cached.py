@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import threading
 import time
 
@@ -87,51 +85,35 @@ def test_what_another_process_claims_is_left_to_it(encoder, embedded, tmp_path, 
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-6)
 
 
-def _run(folder, cache, start, embedded, kill_after):
-    """A process of its own: embeds in chunks of four, and ends itself hard before the given one."""
+def _run(folder, cache, start, embedded):
+    """A process of its own, in chunks of four texts."""
     cached.CHUNK = 4
     encoder = build_encoder(EncoderOptions(str(folder)))
     start.wait()
 
     def spy(encoder, texts, role, **options):
-        if embedded.qsize() >= kill_after * 4:
-            os.kill(os.getpid(), signal.SIGKILL)
         for text in texts:
             embedded.put(text)
-        time.sleep(0.05)  # long enough that processes meet
+        time.sleep(0.05)  # long enough that the processes meet
         return embed_texts(encoder, texts, role, **options)
 
     cached.embed_texts = spy
     embed_cached(encoder, TEXTS, "document", cache=cache)
 
 
-def _contents(queue) -> list[str]:
-    return [queue.get(timeout=5) for _ in range(queue.qsize())]
-
-
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_a_killed_one_goes_on(encoder, bert_folder, tmp_path):
+def test_two_processes_on_one_cache_share_the_work(encoder, bert_folder, tmp_path):
     context = multiprocessing.get_context("spawn")
-    manager = context.Manager()
-
-    def run(cache, processes, kill_after=1000):
-        start, embedded = context.Event(), manager.Queue()
-        arguments = (bert_folder, cache, start, embedded, kill_after)
-        started = [context.Process(target=_run, args=arguments) for _ in range(processes)]
+    with context.Manager() as manager:
+        start, embedded = manager.Barrier(2), manager.Queue()
+        arguments = (bert_folder, tmp_path, start, embedded)
+        started = [context.Process(target=_run, args=arguments) for _ in range(2)]
         for process in started:
             process.start()
-        start.set()
         for process in started:
             process.join()
-        return _contents(embedded), [process.exitcode for process in started]
-
-    plain = embed_texts(encoder, TEXTS, "document")
-    both, codes = run(tmp_path / "two", 2)
-    assert codes == [0, 0] and sorted(both) == sorted(TEXTS)
-    first, codes = run(tmp_path / "killed", 1, kill_after=6)
-    assert codes == [-signal.SIGKILL] and len(first) == 24
-    second, codes = run(tmp_path / "killed", 1)
-    assert codes == [0] and sorted(first + second) == sorted(TEXTS)
-    for cache in ("two", "killed"):
-        found = embed_cached(encoder, TEXTS, "document", cache=tmp_path / cache)
-        torch.testing.assert_close(found, plain, rtol=0, atol=1e-6)
+        assert [process.exitcode for process in started] == [0, 0]
+        seen = [embedded.get(timeout=5) for _ in range(embedded.qsize())]
+    assert sorted(seen) == sorted(TEXTS)  # each once
+    found = embed_cached(encoder, TEXTS, "document", cache=tmp_path)
+    torch.testing.assert_close(found, embed_texts(encoder, TEXTS, "document"), rtol=0, atol=1e-6)

@@ -15,6 +15,7 @@ from lit_retrofit.errors import UserError
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.fingerprint import fingerprint
 from lit_retrofit.model.lora import LoraOptions
+from lit_retrofit.retrieval import store as module
 from lit_retrofit.retrieval.store import EmbeddingKey, EmbeddingStore, digests_of
 
 KEY = EmbeddingKey("weights", "document", "passage: ", "mean", True, 24, "float32", 4)
@@ -72,6 +73,25 @@ def test_a_row_that_was_cut_off_does_not_count_and_is_written_over(tmp_path, tor
     store.append(texts(4), rows(4))
     assert np.array_equal(store.keys(), texts(1, 2, 4))
     assert store.vectors(np.arange(3)).tolist() == rows(1, 2, 4).tolist()
+
+
+def test_a_key_without_its_vector_never_gets_another_one(tmp_path, monkeypatch):
+    """A power failure loses vectors; then a process is killed between its vectors and their keys."""
+    store = EmbeddingStore(tmp_path, KEY)
+    store.append(texts(1, 2, 3), rows(1, 2, 3))
+    with (store.folder / "vectors.bin").open("r+b") as file:
+        file.truncate(16)
+    write = module._write_at
+
+    def killed(path, offset, content):
+        if path.name == "keys.bin":
+            raise KeyboardInterrupt
+        write(path, offset, content)
+
+    monkeypatch.setattr(module, "_write_at", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.append(texts(4, 5), rows(4, 5))
+    assert np.array_equal(EmbeddingStore(tmp_path, KEY).keys(), texts(1))
 
 
 @pytest.mark.parametrize(

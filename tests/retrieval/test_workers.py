@@ -22,7 +22,8 @@ TEXTS = [f"the page {number} of text {number % 7}" for number in range(60)]
 def test_another_process_does_a_part_and_ends(bert_folder, tmp_path, monkeypatch):
     encoder = build_encoder(EncoderOptions(str(bert_folder)))
     store = EmbeddingStore(tmp_path, EmbeddingKey.of(encoder, "document", "fp32"))
-    plain = embed_texts(encoder, TEXTS, "document")
+    texts = [f"{number}" for number in range(3 * workers.CHUNK)]
+    plain = embed_texts(encoder, texts, "document")
     own: list[str] = []
     until = time.monotonic() + 60
 
@@ -34,13 +35,11 @@ def test_another_process_does_a_part_and_ends(bert_folder, tmp_path, monkeypatch
         return embed_texts(encoder, texts, role, **options)
 
     monkeypatch.setattr(cached, "embed_texts", waiting)
-    monkeypatch.setattr(cached, "CHUNK", 10)
-    monkeypatch.setattr(workers, "CHUNK", 10)
     monkeypatch.setattr(workers.os, "cpu_count", lambda: 2)
     threads = torch.get_num_threads()
-    found = embed_in_processes(encoder, TEXTS, "document", cache=tmp_path, processes=2)
+    found = embed_in_processes(encoder, texts, "document", cache=tmp_path, processes=2)
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-6)
-    assert 0 < len(own) < 60 and len(store) == 60
+    assert 0 < len(own) < len(texts) == len(store)
     assert torch.get_num_threads() == threads and not torch.multiprocessing.active_children()
 
 

@@ -47,13 +47,20 @@ def completion(text: str | None, finish: str = "stop", **message: Any) -> dict[s
     }  # fmt: skip
 
 
+QUERIES = {
+    "filter from": "How can I get back the rows that I can no longer see?",
+    "A chart": "Is there a way to draw my figures as a picture?",
+    "spelling": "Why do some of my words have a red line below?",
+    "den Filter": "Warum fehlen in meiner Tabelle auf einmal so viele Einträge?",
+    "Ein Diagramm": "Kann ich meine Werte auch als Bild darstellen lassen?",
+    "Rechtschreib": "Was bedeutet die rote Linie unter manchen Begriffen?",
+}
+
+
 def written(body: dict[str, Any]) -> str:
-    """A query of its own for each document, in the language asked for."""
-    prompt = body["messages"][0]["content"]
-    number = sum(map(ord, prompt.rsplit("Document:", 1)[1])) * 7919 % 10007
-    if "in German" in prompt:
-        return f"Wie kann ich eigentlich die Sache mit der Nummer {number} erledigen, wenn es eilt?"
-    return f"What would be the best way to deal with the thing that has number {number}?"
+    """A query of its own for each document, in its language."""
+    prompt = body["messages"][0]["content"].rsplit("Document:", 1)[1]
+    return next(query for words, query in QUERIES.items() if words in prompt)
 
 
 def good(number: int, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
@@ -97,7 +104,9 @@ def fake(monkeypatch) -> Iterator[FakeEndpoint]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, headers, response = state.answer(body | {"path": self.path}, dict(self.headers))
+            status, headers, response = state.answer(
+                body | {"path": self.path}, {n.lower(): v for n, v in self.headers.items()}
+            )
             content = response if isinstance(response, bytes) else json.dumps(response).encode()
             try:
                 self.send_response(status)

@@ -100,7 +100,7 @@ def test_mixed_encodings_and_broken_rows_are_told_with_their_line(tmp_path):
     path.write_bytes(json.dumps({"text": ENGLISH}).encode() + b'\n{"text": "ausgew\xe4hlt"}\n')
     with pytest.raises(UserError, match=r"c\.jsonl:2: not UTF-8"):
         read(path)
-    with pytest.raises(UserError, match=r"c\.jsonl:1: field 'text' is null"):
+    with pytest.raises(UserError, match=r"d\.jsonl:1: field 'text' is null"):
         read(write(tmp_path / "d.jsonl", [{"text": None}]))
     with pytest.raises(UserError, match=r"no document is left \(shorter than min_characters: 1\)"):
         read(write(tmp_path / "e.jsonl", [{"text": "short"}]))

@@ -99,12 +99,14 @@ def test_the_round_trip_keeps_those_whose_document_ranks_among_the_first():
     corpus += [Document("german", "text 3", "de")]
     drafts = [
         draft("asks 3", text="text 3", id="c3"),  # rank 1
-        draft("asks 3.2", text="text 5", id="c5"),  # 3 and 4 are nearer: rank 3
+        draft("asks 3.2", text="text 5", id="c5"),  # 3, 4, 2 and 4.4 are nearer: rank 5
         draft("asks 3", text="part 4.4", id="c3#text:ab"),  # c3 is its own page, 2 and 4 are nearer: rank 3
         draft("asks 9", "de", text="text 3", id="german"),  # alone in its language
     ]
-    kept, drops = keep_found(drafts, corpus, 3, on_a_line)
+    kept, drops = keep_found(drafts, corpus, 5, on_a_line)
     assert kept == drafts and drops.count == 0
+    kept, drops = keep_found(drafts, corpus, 4, on_a_line)
+    assert kept == [drafts[0], drafts[2], drafts[3]] and drops.examples == ["asks 3.2"]
     kept, drops = keep_found(drafts, corpus, 2, on_a_line)
     assert kept == [drafts[0], drafts[3]] and drops.examples == ["asks 3.2", "asks 3"]
 

@@ -39,7 +39,7 @@ def tiny(tmp_path_factory, bert_folder):
     return folder
 
 
-def request(prompt, seed=1, temperature=1.0, chat=False, stop=None):
+def request(prompt, seed=1, temperature=4.0, chat=False, stop=None):
     return Request("tiny", prompt, chat, 12, temperature, seed, stop)
 
 

@@ -13,6 +13,7 @@ from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis import synthesize as command
 from lit_retrofit.synthesis.answers import Answer
 from lit_retrofit.synthesis.documents import SourceDocument
+from lit_retrofit.synthesis.filters import FilterOptions
 from lit_retrofit.synthesis.languages import known_languages, language_name
 from lit_retrofit.synthesis.model_writer import BrainstormOptions, PromptOptions
 from lit_retrofit.synthesis.templates import chat_prompt, draw_task, few_shot_prompt
@@ -66,6 +67,7 @@ def model(monkeypatch):
 
 def run(corpus, tmp_path, **options):
     output = tmp_path / "out.jsonl"
+    options = {"filters": FilterOptions(near_duplicate=1.0)} | options
     summary = command.synthesize(corpus, output=output, generator="local", model="m", **options)
     return summary, read_records(output)[0]
 
@@ -103,9 +105,9 @@ def test_cross_lingual_queries_are_in_another_language_of_those_named(model, cor
 
 
 def test_hard_negatives_are_asked_for_what_the_filters_keep_only(model, corpus, tmp_path):
-    from lit_retrofit.synthesis.filters import FilterOptions
-
-    _, records = run(str(corpus), tmp_path, hard_negatives=2, filters=FilterOptions(per_language=2))
+    _, records = run(
+        str(corpus), tmp_path, hard_negatives=2, filters=FilterOptions(per_language=2, near_duplicate=1.0)
+    )
     asked = [request for request in model.requests if "hard_negative_document" in request.prompt]
     assert len(records) == 4 and len(asked) == 8 and len({request.key for request in asked}) == 8
     for record in records:
@@ -119,6 +121,7 @@ def test_what_needs_an_instructed_model_says_so(model, corpus, tmp_path):
     for options in ({"templates": ["brainstorm"]}, {"hard_negatives": 1}):
         with pytest.raises(UserError, match="instructed model"):
             run(str(corpus), tmp_path, prompt=PromptOptions(chat=False, attempts=1), **options)
+    assert not model.requests  # told before anything is paid for
 
 
 SOURCE = SourceDocument(Document("d", "Ein Satz über Filter. " * 30, "de"), None, "", "d")

@@ -37,11 +37,16 @@ def test_a_title_is_for_the_body_alone():
 
 
 def test_a_sentence_is_for_the_rest():
-    body = "Removes the filter. All rows of the sheet can be seen once more afterwards. Save it."
+    body = (
+        "Removes the filter. All rows of the sheet can be seen once more afterwards. Save it now, go on then."
+    )
     first, second = queries(source("d", body), "sentence", copies=2)
     assert first.query == "Removes the filter"
-    assert first.positive.text == "All rows of the sheet can be seen once more afterwards. Save it."
-    assert second.positive.text == "Removes the filter. Save it." or len(second.positive.text) >= 40
+    assert (
+        first.positive.text
+        == "All rows of the sheet can be seen once more afterwards. Save it now, go on then."
+    )
+    assert second.positive.text == "Removes the filter. Save it now, go on then."
     assert not queries(source("e", "One sentence alone leaves no rest."), "sentence")
     (chinese,) = queries(
         source("z", "删除筛选器。" + "之后可以再次看到工作表的所有行。" * 5, "zh"), "sentence"
@@ -52,7 +57,7 @@ def test_a_sentence_is_for_the_rest():
 def test_keywords_are_what_is_rare_in_the_corpus_and_stand_in_the_document():
     document = source("d", "This is the page about pivot tables. A pivot table is here. It is the thing.")
     phrases = PhraseFinder([document, *FILLER]).phrases(document)
-    assert phrases[0].startswith("pivot table")
+    assert phrases[0].startswith("pivot")
     assert not {"the", "This", "is", "page"} & set(phrases)
     for text in phrases:
         assert text in document.body
