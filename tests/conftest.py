@@ -106,6 +106,24 @@ def modernbert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_encoders_run(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, xlmr_folder: Path) -> Path:
+    """The folder of a run whose frozen XLM-RoBERTa embeds documents for the BERT, trained for queries."""
+    import torch
+
+    from lit_retrofit.model.dual import DualEncoder
+    from lit_retrofit.model.encoder import EncoderOptions, build_encoder
+    from lit_retrofit.model.loading import STATE_PREFIX, own_options
+
+    parts = (EncoderOptions(str(bert_folder)), EncoderOptions(str(xlmr_folder), freeze=True))
+    encoder = DualEncoder(*map(build_encoder, parts))
+    state = {STATE_PREFIX + n: p.detach() for n, p in encoder.named_parameters() if p.requires_grad}
+    folder = tmp_path_factory.mktemp("models") / "two encoders"
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": state, **own_options(encoder)}, folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def model_folder(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """``model_folder("bert")`` and so on, for parametrised tests."""
     return lambda kind: request.getfixturevalue(f"{kind}_folder")

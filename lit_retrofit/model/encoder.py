@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -79,8 +80,7 @@ class Encoder(nn.Module):
         self.options = options
         self.normalise = normalise
         if options.compile:
-            compile_blocks(backbone)  # before they are wrapped: what is recorded there is not to be traced
-        self.frozen = FrozenPrefix.of(backbone)
+            compile_blocks(backbone)
         self.cheap = None if options.compile else CheapLayers(backbone)
         self.states = TokenStates(backbone, _first_position(backbone))
         self.train()
@@ -88,6 +88,15 @@ class Encoder(nn.Module):
     def of(self, role: Role) -> Encoder:
         """The encoder of a role; here one does for both."""
         return self
+
+    @cached_property
+    def frozen(self) -> FrozenPrefix | None:
+        """The frozen blocks, which training runs once; None where there are none.
+
+        Made when training asks for it: an encoder whose blocks are wrapped cannot be sent to other processes.
+        That is after they are compiled, so what is recorded is not traced.
+        """
+        return FrozenPrefix.of(self.backbone)
 
     @property
     def parts(self) -> tuple[Encoder, ...]:

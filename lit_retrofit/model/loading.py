@@ -55,6 +55,7 @@ def load_encoder(
         "document_max_length": max_length,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes["compile"] = False  # compiled blocks cannot be sent to other processes
     built = [build_encoder(replace(of_one, **changes)) for of_one in options]
     encoder = built[0] if len(built) == 1 else DualEncoder(*built)
     if checkpoint is not None:

@@ -1,6 +1,7 @@
 """nDCG@10 is the one that mteb and sentence-transformers compute, on the same run."""
 
 import json
+from types import SimpleNamespace
 
 import mteb
 import numpy as np
@@ -218,3 +219,20 @@ def test_embeddings_are_those_of_the_order_asked(encoder, texts, tmp_path):
             batches, task_metadata=metadata, prompt_type=PromptType.query
         )
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_of_two_encoders_each_embeds_its_role(two_encoders_run, bert_folder, xlmr_folder, tmp_path):
+    both = load_encoder(str(two_encoders_run))
+    model, texts = adapter(both, cache=tmp_path), ["page", "the word"]
+    task = SimpleNamespace(name="T", type="Retrieval", prompt=None)
+    for kind, folder in (
+        (PromptType.query, bert_folder),
+        (PromptType.document, xlmr_folder),
+        (None, bert_folder),
+    ):
+        found = model.encode([{"text": texts}], task_metadata=task, prompt_type=kind)
+        role = "document" if kind == PromptType.document else "query"
+        expected = embed_texts(load_encoder(str(folder)), texts, role)
+        assert np.allclose(found, expected, atol=1e-6), kind
+    alone = model_meta(load_encoder(str(bert_folder)), "m", prompts={}, precision="fp32", name="our/model")
+    assert model.mteb_model_meta.revision != alone.revision

@@ -119,3 +119,13 @@ def test_a_missing_model(tmp_path) -> None:
     with pytest.raises(UserError):
         export(str(tmp_path / "nothing"), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["transformers", "onnx"])
+def test_two_encoders_are_exported_for_sentence_transformers_alone(
+    two_encoders_run, tmp_path, monkeypatch, format
+) -> None:
+    monkeypatch.setattr(command, "check_onnx_installed", lambda: None)
+    with pytest.raises(UserError, match=r"two encoders.*only --format sentence-transformers"):
+        export(str(two_encoders_run), output=tmp_path / "out", format=format)
+    assert not list(tmp_path.iterdir())

@@ -216,3 +216,8 @@ def test_only_an_earlier_merge_is_replaced(run, tmp_path) -> None:
         merge([str(folder)], output=tmp_path / "out", weight=0.5)
     merge([str(folder)], output=tmp_path / "out", weight=0.25, overwrite=True)
     assert json.loads((tmp_path / "out" / "merging.json").read_text())["weight"] == 0.25
+
+
+def test_a_run_with_two_encoders_is_refused(two_encoders_run, bert_folder, tmp_path) -> None:
+    with pytest.raises(UserError, match="has two encoders"):
+        merge([str(bert_folder), str(two_encoders_run)], output=tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 
@@ -114,3 +115,12 @@ def test_other_checkpoints(tmp_path) -> None:
     torch.save({"encoder_options": {}, "state_dict": {}, "code": Path("x")}, tmp_path / "b.ckpt")
     with pytest.raises(UserError, match="not a readable checkpoint"):
         load_encoder(str(tmp_path / "b.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"freeze_layers": 1}, {"lora": LoraOptions(r=2, top_layers=1)}, {"compile": True}]
+)
+def test_a_loaded_encoder_can_be_sent_to_another_process(bert_folder, tmp_path, options: dict) -> None:
+    encoder = trained(bert_folder, **options)
+    loaded = load_encoder(str(save(encoder, tmp_path / "run.ckpt")))
+    assert torch.equal(embed(pickle.loads(pickle.dumps(loaded))), embed(loaded))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
+from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.retrieval import cached
 from lit_retrofit.retrieval.cached import embed_cached
 from lit_retrofit.retrieval.embed import embed_texts
@@ -117,3 +118,15 @@ def test_two_processes_on_one_cache_share_the_work(encoder, bert_folder, tmp_pat
     assert sorted(seen) == sorted(TEXTS)  # each once
     found = embed_cached(encoder, TEXTS, "document", cache=tmp_path)
     torch.testing.assert_close(found, embed_texts(encoder, TEXTS, "document"), rtol=0, atol=1e-6)
+
+
+def test_of_two_encoders_each_role_has_its_own_embeddings(
+    two_encoders_run, bert_folder, xlmr_folder, tmp_path
+):
+    """The same as those of each model alone: what it has embedded is not embedded again."""
+    both = load_encoder(str(two_encoders_run))
+    for role, folder in (("query", bert_folder), ("document", xlmr_folder)):
+        alone = load_encoder(str(folder))
+        found = embed_cached(both, TEXTS, role, cache=tmp_path)
+        torch.testing.assert_close(found, embed_texts(alone, TEXTS, role))
+        assert EmbeddingKey.of(both, role, "fp32") == EmbeddingKey.of(alone, role, "fp32")

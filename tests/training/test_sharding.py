@@ -50,6 +50,15 @@ def test_a_compiled_encoder_is_refused(bert_folder) -> None:
         module.setup("fit")
 
 
+def test_two_encoders_are_refused(bert_folder, xlmr_folder) -> None:
+    module = Retriever(
+        EncoderOptions(str(bert_folder)), document_encoder=EncoderOptions(str(xlmr_folder), freeze=True)
+    )
+    module.trainer = trainer()  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"model\.document_encoder"):
+        module.setup("fit")
+
+
 @pytest.mark.parametrize("most", [0.5, 100.0])
 def test_clipping_is_torchs_own(most: float) -> None:
     torch.manual_seed(0)

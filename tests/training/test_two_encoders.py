@@ -61,7 +61,9 @@ def micro_batches(encoder: DualEncoder):
     return found
 
 
-def engine(encoder: DualEncoder, gigabytes: float, calls: Counter | None = None) -> CachedEmbeddings:
+def engine(
+    encoder: DualEncoder, gigabytes: float, calls: Counter | None = None, cheap=("query", "document")
+) -> CachedEmbeddings:
     def encode(batch):
         if calls is not None:
             calls[batch.role, torch.is_grad_enabled()] += 1
@@ -71,7 +73,7 @@ def engine(encoder: DualEncoder, gigabytes: float, calls: Counter | None = None)
     return CachedEmbeddings(
         encode, micro_batches(encoder), len(QUERIES) + len(DOCUMENTS), GraphBudget(gigabytes),
         encoder.parameters(), {role: part.frozen for role, part in parts.items() if part.frozen},
-        {role: part.cheap for role, part in parts.items() if part.cheap},
+        {role: parts[role].cheap for role in cheap},
         {role for role, part in parts.items() if not part.learns},
     )  # fmt: skip
 
@@ -123,6 +125,14 @@ def test_equals_the_plain_full_batch(build, method: str, kept: str) -> None:
         if not encoder.of(role).learns:  # once, without a graph
             assert calls[role, True] == 0
             assert calls[role, False] == sum(batch.role == role for batch in micro_batches(encoder))
+
+
+def test_the_cheap_layers_of_each_are_not_kept(build) -> None:
+    encoder = build({}, {})
+    sizes = [
+        engine(encoder, 1e3, cheap=roles).kept_bytes for roles in ((), ("query",), ("query", "document"))
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_dropout_is_replayed_in_the_right_encoder(build) -> None:
