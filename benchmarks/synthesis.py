@@ -170,8 +170,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--runs", type=Path, default=Path("runs/synthesis"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/synthesis.md"))
+    parser.add_argument("--only", nargs="*", help="names of the rows to make; all by default")
     arguments = parser.parse_args()
     arms = parse_arms(arguments.records, hide_queries(arguments.runs))
+    if arguments.only:
+        arms = [arm for arm in arms if arm.name in arguments.only]
     evaluate(MODEL, arguments.runs / "before")
     base = columns(read_results(arguments.runs / "before"))
     found: dict[str, list[tuple[dict[str, float], int]]] = {arm.name: [] for arm in arms}

@@ -184,7 +184,7 @@ def _with_flag_values(words: Sequence[str], function: Callable) -> list[str]:
     switches = {
         f"--{name}" for name, p in inspect.signature(function).parameters.items() if p.annotation == "bool"
     }
-    followers = [*words[1:], ""]
+    followers = [*words[1:], ""][: len(words)]
     return [
         f"{word}=true" if word in switches and follower.lower() not in ("true", "false") else word
         for word, follower in zip(words, followers, strict=True)

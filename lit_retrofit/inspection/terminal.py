@@ -122,7 +122,7 @@ def _record(record: ShownRecord, console: Console) -> None:
         for document in documents:
             _line(console, f"  {name}  {similarity(document.score)}{document.text}")
     if record.more:
-        _line(console, f"  and {record.more:,} more documents", "dim")
+        _line(console, f"  documents not shown: {record.more:,}", "dim")
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

@@ -71,7 +71,7 @@ def search(
     sides = [
         embed_side(
             name, load_encoder(name).eval().to(where), documents,
-            cache=kept_in, token_budget=token_budget, precision=precision,
+            cache=kept_in, token_budget=token_budget, precision=precision, progress=not json,
         )
         for name in names
     ]  # fmt: skip

@@ -60,8 +60,9 @@ def embed_side(
     cache: Path,
     token_budget: int,
     precision: Precision,
+    progress: bool,
 ) -> Side:
-    """Embeds the corpus, or takes it from the cache."""
+    """Embeds the corpus, or takes it from the cache; its progress goes to the standard output."""
     corpus = embed_cached(
         encoder,
         [document.text for document in documents],
@@ -69,7 +70,7 @@ def embed_side(
         cache=cache,
         token_budget=token_budget,
         precision=precision,
-        description=f"Embedding for {name}",
+        description=f"Embedding for {name}" if progress else None,
     )
     return Side(name, encoder, corpus)
 

@@ -33,7 +33,7 @@ def faults_in_one_line() -> Iterator[None]:
         raise
     except UserError as error:  # one of a data worker's brings that process's traceback along
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
-    except (MisconfigurationException, OSError, RuntimeError) as error:
+    except (MisconfigurationException, OSError, RuntimeError, ValueError) as error:
         told = _told(error)
         if told is None:
             raise
@@ -44,6 +44,8 @@ def _told(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, MisconfigurationException):
         return text
+    if text.startswith("The `ModelParallelStrategy` does not support `Fabric(..., precision"):
+        return "sharded training does not go with this trainer.precision; set bf16-mixed or 32-true"
     if isinstance(error, OSError) and error.errno in _FULL:
         return f"{error.filename or 'a file'}: cannot be written ({error.strerror}); free space, {_RESUME}"
     if text.startswith("DataLoader worker"):

@@ -65,7 +65,9 @@ def _value(name: str, config: str, column: str, row: int) -> Any:
     return f"{column} {row} of {name}:{config}"
 
 
-def load_dataset(name: str, config: str | None = None, split: str | None = None) -> Any:
+def load_dataset(
+    name: str, config: str | None = None, split: str | None = None, revision: str | None = None
+) -> Any:
     """What ``datasets.load_dataset`` gives for one of them; like it, it refuses what is not there."""
     if name not in SCHEMAS:
         raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' doesn't exist on the Hub")

@@ -110,7 +110,9 @@ def hub_beir(monkeypatch, qrels, splits=("corpus",)):
             {name: datasets.Dataset.from_list([{"_id": "d", "title": "", "text": "p"}]) for name in splits}
         ),
     }
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, split=None: tables[config])
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, config, split=None, revision=None: tables[config]
+    )
     return "hf:a/b@train"
 
 

@@ -30,6 +30,9 @@ class Letters:
 
     pad_id = 0
 
+    def of(self, role):
+        return self
+
     def __call__(self, texts, role, max_length=None, prompt=None):
         return [[*map(ord, prompt or role), *map(ord, text)][:max_length] for text in texts]
 

@@ -192,3 +192,8 @@ def test_what_is_refused(tmp_path, monkeypatch, data, options, message) -> None:
     with pytest.raises(UserError) as caught:
         inspect(data, **options)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_data_is_one_line(capsys) -> None:
+    assert main(["inspect"]) == 2
+    assert "data" in capsys.readouterr().err

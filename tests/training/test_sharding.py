@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Trainer
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.encoder import EncoderOptions
+from lit_retrofit.training.faults import faults_in_one_line
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.sharded_strategy import ShardedStrategy
 from lit_retrofit.training.sharding import (
@@ -41,6 +43,11 @@ def test_what_split_weights_cannot_do_is_refused(bert_folder, options: dict, tol
         module.setup("fit")
     module.trainer = trainer()  # type: ignore[assignment]
     module.setup("fit")
+
+
+def test_lightnings_own_refusal_of_a_precision_is_told_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"set bf16-mixed or 32-true"), faults_in_one_line():
+        Trainer(accelerator="cpu", devices=1, strategy=ShardedStrategy(), precision="16-mixed", logger=False)
 
 
 def test_a_compiled_encoder_is_refused(bert_folder) -> None:
