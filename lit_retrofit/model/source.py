@@ -67,6 +67,11 @@ def resolve_model(name: str) -> str:
 
 
 def _check_folder(folder: Path) -> None:
+    if (folder / "router_config.json").is_file():
+        raise UserError(
+            f"{folder}: two encoders in sentence-transformers' Router, which that library alone loads; give the "
+            "run or checkpoint that was exported"
+        )
     if not any(folder.glob("config.json")) and not any(folder.glob("*/config.json")):
         raise UserError(f"{folder}: no config.json; give a directory written by save_pretrained")
     if not any(
@@ -76,7 +81,6 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: a model without a tokenizer (no {_TOKENIZER_FILES[0]}); save it there with "
             "`tokenizer.save_pretrained(DIRECTORY)`"
         )
-    _check_modules(str(folder), _kinds(_read_json(str(folder), "modules.json") or []))
 
 
 def read_settings(source: str) -> ModelSettings:
@@ -85,7 +89,7 @@ def read_settings(source: str) -> ModelSettings:
     plain = None if modules else _read_json(source, SETTINGS)
     if plain:
         return ModelSettings(plain["pooling"], plain["normalise"], plain["prompts"], plain["max_lengths"])
-    kinds = _kinds(modules)
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     _check_modules(source, kinds)
     config = _read_json(source, "config_sentence_transformers.json") or {}
     limits = _read_json(source, "sentence_bert_config.json") or {}
@@ -101,10 +105,6 @@ def read_settings(source: str) -> ModelSettings:
     }
     max_lengths = {role: length for role, length in lengths.items() if length}
     return ModelSettings(pooling, not modules or "Normalize" in kinds, prompts, max_lengths)
-
-
-def _kinds(modules: list[dict[str, Any]]) -> list[str]:
-    return [module["type"].rsplit(".", 1)[-1] for module in modules]
 
 
 def _check_modules(source: str, kinds: list[str]) -> None:

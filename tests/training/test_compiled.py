@@ -46,8 +46,9 @@ def step_of(seed: int) -> tuple[TokenBatch, ...]:
 
 
 def build(folder, kind: str, trained: dict, packs: bool, **options) -> Encoder:
-    torch.manual_seed(1)
-    encoder = build_encoder(EncoderOptions(str(folder(kind)), dropout=0.0, **trained, **options))
+    made = EncoderOptions(str(folder(kind)), dropout=0.0, **trained, **options)
+    torch.manual_seed(1)  # here: the folder is made when it is asked for, with a seed of its own
+    encoder = build_encoder(made)
     for name, parameter in encoder.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.3)
@@ -81,7 +82,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "backend"),
-    [(case, "inductor" if "half" in case else "aot_eager") for case in CASES],
+    [*((case, "aot_eager") for case in CASES), ("packed, half kept", "inductor")],
 )
 def test_trains_like_the_uncompiled_one(model_folder, monkeypatch, case: str, backend: str) -> None:
     """aot_eager traces and guards as inductor does, and leaves out the minutes of its C++ compiler."""
