@@ -1,7 +1,7 @@
 """What synthetic records from documents alone are worth on real queries.
 
     python -m benchmarks.synthesis --seeds 0 1 2
-    python -m benchmarks.synthesis --seeds 0 1 2 --records gemma=gemma.jsonl
+    python -m benchmarks.synthesis --seeds 0 1 2 --records gemma=benchmarks/data/synthesis_gemma.jsonl.gz
 
 The training pages of the quickstart are the documents; their real queries are hidden, and so is which pages
 are translations of each other. Each set of records trains the untouched embedded model with the quickstart's
