@@ -68,7 +68,7 @@ def resolve_model(name: str) -> str:
 def _check_folder(folder: Path) -> None:
     if (folder / "router_config.json").is_file():
         raise UserError(
-            f"{folder}: two encoders in sentence-transformers' Router, which that library alone loads; give the "
+            f"{folder}: two encoders in sentence-transformers' Router, which is not read here; give the "
             "run or checkpoint that was exported"
         )
     if not any(folder.glob("config.json")) and not any(folder.glob("*/config.json")):
