@@ -82,7 +82,7 @@ class ContrastiveOptions:
             twice (8u FLOP instead of 6u), for its row weights are known only in backward.
         precision: how fp32 embeddings are multiplied on a GPU: "tf32", "tf32x3" or "ieee" (exact fp32).
         strip_bytes: memory budget of one strip of logits, in bytes; at least one row is held. A CPU takes
-            128 MiB and 512 rows at most, for higher strips are no faster there.
+            128 MiB and 1024 rows at most, for higher strips are no faster there.
         check_finite: refuse embeddings with infinite values or NaN, which costs a pass over them and, on a
             GPU, waits for it.
         backend: "auto" takes Triton on GPUs of compute capability 8.0 or more, for all but fp64, else torch.

@@ -13,9 +13,11 @@ from retrofit_kernels._loss.operands import Operands, Settings
 from retrofit_kernels._loss.problem import Filled, Placed, Problem, Term
 from retrofit_kernels._loss.row_loss import row_loss
 from retrofit_kernels._loss.rowwise import prefix_products
-from retrofit_kernels._loss.strip_torch import CPU_STRIP_BYTES, CPU_STRIP_ROWS, TorchStrips
+from retrofit_kernels._loss.strip_torch import CPU_STRIP_BYTES, CPU_STRIP_ROWS, SAFE_SUM, TorchStrips
 from retrofit_kernels._loss.terms import problems
 from retrofit_kernels._shared.pairs import PADDING
+
+LOG_SAFE_SUM = math.log(SAFE_SUM)
 
 
 class Result(NamedTuple):
@@ -125,7 +127,7 @@ class _Engine:
             strips.fill(begin, end, preferred, strip)
             for strips, strip in zip(self.strips, entries, strict=True)
         ]
-        offset, total = _combine(filled)
+        offset, total = _combine(filled, preferred)
         excess = (similarity * problem.scale - offset.unsqueeze(2)).masked_fill_(padding, 0.0)
         row = row_loss(excess, total, shares, problem.focal)
         if self.wanted.any():
@@ -206,11 +208,15 @@ class _Engine:
         return left_out.sum()
 
 
-def _combine(filled: list[Filled]) -> tuple[Tensor, Tensor]:
-    """One offset for all terms of a row, and the sum of their exponentials."""
-    if len(filled) == 1:
-        return filled[0].offset, filled[0].total
-    offset = torch.stack([strip.offset for strip in filled]).amax(0)
+def _combine(filled: list[Filled], preferred: Tensor) -> tuple[Tensor, Tensor]:
+    """One offset for all terms of a row, and the sum of their exponentials.
+
+    The offset is the preferred one (a positive's logit, so that small losses stay exact) where no sum then
+    leaves the safe range.
+    """
+    offset = preferred
+    for strip in filled:
+        offset = torch.maximum(offset, strip.total.log() + strip.offset - LOG_SAFE_SUM)
     return offset, torch.stack([strip.total * (strip.offset - offset).exp() for strip in filled]).sum(0)
 
 
