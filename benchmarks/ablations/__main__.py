@@ -3,8 +3,8 @@
     python -m benchmarks.ablations configs/ablations/temperature.yaml --seeds 0 1 --pairs pairs.parquet
 
 Every arm sees as many queries (30 steps of 64 by default; --seconds gives each as much time instead). Without
---pairs the shipped training pages are split. Arms that are done are not run again; one that fails is told, and
-the others go on. The table, figures and plot go to benchmarks/results/ablations.
+--pairs the shipped training pages are split. Arms that are done are not run again; one that fails is told,
+and the others go on. The table, figures and plot go to benchmarks/results/ablations.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 from benchmarks.ablations.data import make_data
@@ -42,6 +43,7 @@ def main(words: list[str] | None = None) -> int:
     given = sys.argv[1:] if words is None else words
     options = parser.parse_args(given)
     command = shlex.join(["python", "-m", "benchmarks.ablations", *given])
+    warnings.filterwarnings("ignore", message="LightningCLI's args")  # they are checked with its parser
     try:
         return max(answer(path, options, command) for path in options.files)
     except UserError as error:

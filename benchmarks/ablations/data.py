@@ -1,4 +1,4 @@
-"""What arms are trained and measured on: a training sample, all training pairs, and a small BEIR folder of dev."""
+"""What arms are trained and measured on: a training sample, all training pairs, and a sample of dev."""
 
 from __future__ import annotations
 
