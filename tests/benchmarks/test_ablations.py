@@ -1,4 +1,4 @@
-"""Ablations: shipped files can run, numbers are those of an independent computation, runs go on and may fail."""
+"""Ablations: shipped files can run, numbers are those of an independent computation, runs go on."""
 
 from __future__ import annotations
 
