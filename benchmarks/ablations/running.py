@@ -31,10 +31,12 @@ class Budget:
     Attributes:
         queries: seen in training.
         seconds: of training, instead.
+        max_length: tokens of a text when measured.
     """
 
     queries: int
     seconds: float | None = None
+    max_length: int = 128
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,13 @@ class Runner:
         """The model that the baseline arm starts from, untouched."""
         (arm,) = (arm for arm in self._ablation.arms if arm.name == self._ablation.baseline)
         settings = self._ablation.settings_of(arm)
-        self._prepare(names_in(settings.get("model.encoder.model", "")))
         model = fill(str(settings.get("model.encoder.model", self._model)), self._known)
-        return Finished(self._measure(model, f"base-{digest(model)}", self._folder / "base.log"))
+        log = self._folder / f"base-{digest(model)}.log"
+        try:
+            self._prepare(names_in(settings.get("model.encoder.model", "")))
+            return Finished(self._measure(model, log.stem, log))
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"{model}: {last_line(log) or f'status {error.returncode}'}") from None
 
     def run(self, arm: Arm, seed: int) -> Finished:
         """Trains an arm and measures it; a command that fails is told in `problem`."""
@@ -157,7 +163,7 @@ class Runner:
             output = scores[test_set] = self._folder / f"scores-{name}-{own}"
             if not (output / "metrics.json").is_file():  # written last
                 lit_retrofit(
-                    "evaluate", model, "--data", data, "--max_length", "128", "--precision", "auto",
+                    "evaluate", model, "--data", data, "--max_length", str(self._budget.max_length), "--precision", "auto",
                     "--output", output, "--overwrite", log=log,
                 )  # fmt: skip
         return scores

@@ -31,6 +31,9 @@ baseline: low
 settings:
   data.options.validation_share: 0
   data.sampling.batch_size: 8
+  model.encoder.query_max_length: 16
+  model.encoder.document_max_length: 24
+  data.options.training_document_length: 24
   data.options.train: ["{{train}}"]
 arms:
   - {{name: low, settings: {{model.objective.temperature: 0.02}}}}
@@ -159,6 +162,7 @@ def test_arms_are_run_once_and_one_may_fail(tmp_path, bert_folder, in_this_proce
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
     words = [
         "--pairs", str(tmp_path / "pairs.parquet"), "--model", str(bert_folder), "--queries", "16",
+        "--max-length", "24",
         "--seeds", "0", "1", "--folder", str(tmp_path / "runs"), "--output", str(tmp_path / "out"),
     ]  # fmt: skip
     path = tmp_path / "heat.yaml"

@@ -24,11 +24,14 @@ def test_documents_become_a_merged_model(tmp_path, bert_folder, monkeypatch):
     model = str(bert_folder)
     commands = [
         "synthesize corpus.jsonl --output runs/domain/synthetic.jsonl",
-        "clean runs/domain/synthetic.jsonl --output runs/domain/clean.jsonl --leakage.against [quickstart:test]",
+        "clean runs/domain/synthetic.jsonl --output runs/domain/clean.jsonl"
+        " --leakage.against [quickstart:test]",
         f"mine {model} --data runs/domain/clean.jsonl --output runs/domain/mined.jsonl --pool language"
         " --max_length 24 --min_negatives 0",
-        f"fit --config {recipe} --model.encoder.model {model} --trainer.max_steps 2 --data.sampling.batch_size 8"
-        " --wandb false --trainer.accelerator cpu",
+        f"fit --config {recipe} --model.encoder.model {model} --trainer.max_steps 2"
+        " --model.encoder.query_max_length 16 --model.encoder.document_max_length 24"
+        " --data.options.training_document_length 24"
+        " --data.sampling.batch_size 8 --wandb false --trainer.accelerator cpu",
         "merge runs/domain/fit --weight 0.6 --output runs/domain/merged",
         "evaluate runs/domain/merged --data quickstart:test --output runs/domain/after-merged",
     ]
