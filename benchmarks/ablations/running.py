@@ -163,8 +163,8 @@ class Runner:
             output = scores[test_set] = self._folder / f"scores-{name}-{own}"
             if not (output / "metrics.json").is_file():  # written last
                 lit_retrofit(
-                    "evaluate", model, "--data", data, "--max_length", str(self._budget.max_length), "--precision", "auto",
-                    "--output", output, "--overwrite", log=log,
+                    "evaluate", model, "--data", data, "--max_length", str(self._budget.max_length),
+                    "--precision", "auto", "--output", output, "--overwrite", log=log,
                 )  # fmt: skip
         return scores
 
