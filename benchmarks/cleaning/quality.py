@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.commands import lit_retrofit
 from lit_retrofit.data.beir import write_beir
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.splitting import to_retrieval_set
@@ -30,12 +29,6 @@ from lit_retrofit.evaluation.results import Results, read_results
 
 TEST_SETS = ("dev", "quickstart:test")
 RECIPE = "configs/recipes/quickstart.yaml"
-
-
-def lit_retrofit(*words: str | Path) -> None:
-    """Runs a command in a process of its own."""
-    code = "import sys; from lit_retrofit.cli import main; sys.exit(main())"
-    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True)
 
 
 def split_pairs(pairs: Path, folder: Path, most: int | None) -> None:

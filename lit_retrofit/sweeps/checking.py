@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
+from collections.abc import Sequence
+
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_retrofit.data.datamodule import RetrievalData
 from lit_retrofit.errors import UserError
@@ -40,7 +43,10 @@ def check_sweep(sweep: Sweep) -> None:
         raise UserError(f"{sweep.path}: '{taken[0]}' is the sweep's own to set, for each trial; leave it out")
     first = {parameter.name: parameter.examples[0] for parameter in sweep.parameters}
     base = f"{sweep.path}: field 'command'"
-    parser = _parse(list(sweep.words), base).parser
+    try:
+        parser = fit_parser(sweep.words)
+    except ArgumentError as error:
+        raise UserError(f"{base} cannot be run: {' '.join(str(error).split())[:300]}") from None
     for parameter in sweep.parameters:
         for value in parameter.examples:
             words = [*sweep.words, *words_of({**first, parameter.name: value})]
@@ -50,19 +56,24 @@ def check_sweep(sweep: Sweep) -> None:
                 raise UserError(_blame(sweep, parameter.name, value, error)) from None
 
 
-def _parse(words: list[str], where: str) -> RetrofitCLI:
-    try:
-        return ParsingCLI(
-            Retriever,
-            RetrievalData,
-            args=["fit", *words],
-            seed_everything_default=0,
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-            parser_kwargs={"prog": "lit-retrofit", "exit_on_error": False, "fit": {"exit_on_error": False}},
-        )
-    except ArgumentError as error:
-        raise UserError(f"{where} cannot be run: {' '.join(str(error).split())[:300]}") from None
+def fit_parser(words: Sequence[str]) -> LightningArgumentParser:
+    """The parser of `fit`; it takes the word `fit` and what stands behind it.
+
+    Args:
+        words: what stands behind `fit`; they are parsed, too.
+
+    Raises:
+        ArgumentError: an option that does not exist or does not take its value.
+    """
+    return ParsingCLI(
+        Retriever,
+        RetrievalData,
+        args=["fit", *words],
+        seed_everything_default=0,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "lit-retrofit", "exit_on_error": False, "fit": {"exit_on_error": False}},
+    ).parser
 
 
 def _blame(sweep: Sweep, name: str, value: object, error: ArgumentError) -> str:

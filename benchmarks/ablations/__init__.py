@@ -1,0 +1,1 @@
+"""One question, several arms, several seeds: train, evaluate, compare."""
