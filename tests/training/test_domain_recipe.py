@@ -38,7 +38,9 @@ def test_documents_become_a_merged_model(tmp_path, bert_folder, monkeypatch):
     for command in commands:
         assert main(command.split()) == 0, command
     made = read_records(tmp_path / "runs/domain/synthetic.jsonl")[0]
-    assert {record.positives[0].text for record in made} <= pages and len(made) >= 60
+    # Where the query is a first sentence, its document is the rest.
+    assert len(made) >= 60
+    assert all(any(record.positives[0].text in page for page in pages) for record in made)
     assert json.loads((tmp_path / "runs/domain/fit/training.json").read_text())["steps"] == 2
     assert json.loads((tmp_path / "runs/domain/merged/merging.json").read_text())["weight"] == 0.6
     scores = json.loads((tmp_path / "runs/domain/after-merged/metrics.json").read_text())["means"]
