@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from retrofit_kernels import ContrastiveOptions, info_nce
@@ -9,6 +11,7 @@ from retrofit_kernels.reference import reference_info_nce
 from torch.nn.functional import cross_entropy, normalize
 from torch.testing import assert_close
 
+LOG2_E = math.log2(math.e)
 TEMPERATURES = [0.005, 0.01, 0.02, 0.1, 1.0]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
@@ -127,3 +130,19 @@ def test_gradients_of_16_bit_embeddings(embeddings, gradients, spread):
     for mine, half, truth in zip(found[1:], rounded[1:], exact[1:], strict=True):
         assert error(mine, truth) <= 1e-5
         assert error(half, truth) <= 2e-3  # the rounding of the gradient itself, to bf16
+
+
+# Largest logits as powers of two: with and without an offset, and close to where the one begins.
+@pytest.mark.parametrize("power", [20.0, 60.0, 91.9, 92.1, 140.0])
+@pytest.mark.parametrize("positive", [-1.0, 0.0, 1.0])
+def test_opposite_and_equal_vectors(embeddings, gradients, power, positive):
+    """Exponentials at both ends of what float32 holds: 2^-power and 2^power in one row, 128 columns."""
+    axis = normalize(torch.ones(16), dim=0)
+    side = normalize(embeddings(8, 16, 3) - (embeddings(8, 16, 3) @ axis)[:, None] * axis, dim=1)
+    own = positive * axis + (1 - positive**2) ** 0.5 * side
+    others = torch.cat([axis.repeat(40, 1), -axis.repeat(40, 1), embeddings(40, 16, 4)])
+    case = axis.repeat(8, 1), torch.cat([own, others]), torch.tensor(power / LOG2_E)
+    found = gradients(lambda q, d, s: info_nce(q, d, scale=s).loss, *case)
+    exact = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *(x.double() for x in case))
+    for mine, truth in zip(found, exact, strict=True):
+        assert error(mine, truth) < 2e-5
