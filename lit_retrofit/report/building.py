@@ -60,7 +60,7 @@ class PageOptions:
     data: str | None = None
     title: str | None = None
     examples: int = 5
-    points: int = 200
+    points: int = 160
     price: float | None = None
     merging: Path | None = None
 

@@ -58,7 +58,7 @@ class Certainty:
         return len(self._values.get(key, ()))
 
     def of(self, keys: Sequence[Key]) -> Sure | None:
-        """The intervals of a task, or of the mean over several; None where a task has no scores of queries."""
+        """The intervals of a task, or of the mean over several; None where a task has no queries' scores."""
         wanted = tuple(keys)
         if not wanted or any(key not in self._values for key in wanted):
             return None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from lit_retrofit.report.comparison import Block, TaskChange
 
 
-
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Maps values to the picture's units, and says where the ticks are.

@@ -53,7 +53,9 @@ class Curve:
     @property
     def flat(self) -> bool:
         """Whether nothing changes: a fixed temperature, told among the settings, needs no curve."""
-        return self.y.high - self.y.low == 1.0 and all(len(set(_heights(line.raw))) == 1 for line in self.lines)
+        return self.y.high - self.y.low == 1.0 and all(
+            len(set(_heights(line.raw))) == 1 for line in self.lines
+        )
 
 
 def curve(name: str, runs: Mapping[str, Points], *, from_zero: bool = False) -> Curve | None:

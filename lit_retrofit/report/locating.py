@@ -48,7 +48,7 @@ def locate(run: Path) -> Inputs:
     fitted = (run / "training.json").is_file() or (run / "checkpoints").is_dir()
     home = run.resolve().parent if fitted and not (run / "after").is_dir() else run
     found = [home / name for name in _NAMES]
-    for folder, name in zip(found, _NAMES, strict=True):
+    for folder, _name in zip(found, _NAMES, strict=True):
         if not folder.is_dir():
             raise UserError(
                 f"{folder}: no such folder; write it with lit-retrofit evaluate MODEL --data DATA --output "
@@ -58,7 +58,8 @@ def locate(run: Path) -> Inputs:
     model = _evaluated(after)
     if home is not run and model is not None and model.name != run.resolve().name:
         raise UserError(
-            f"{after} is the evaluation of {model}, not of {run}; name its evaluations with --before and --after"
+            f"{after} is the evaluation of {model}, not of {run}; name its evaluations "
+            "with --before and --after"
         )
     training = run if fitted else _training(home, model)
     return Inputs(run.resolve().name, before, after, training, _mining(home, training), home)

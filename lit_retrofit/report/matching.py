@@ -85,8 +85,6 @@ def _pair_tasks(
     return [(old[key], new[key]) for key in new]
 
 
-
-
 def _key(task: TaskScores) -> Key:
     return task.kind, task.query_language, task.corpus_language
 

@@ -23,6 +23,11 @@ def short(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
 
 
+def figure(value: float) -> str:
+    """Three digits that count, without an exponent for what is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def span(difference: Difference) -> str:
     """The interval of a difference, signed ends."""
     return f"{_bare(difference.low)} … {_bare(difference.high)}"

@@ -15,9 +15,9 @@ from lit_retrofit.report.charts import dumbbells
 from lit_retrofit.report.comparison import Change, Comparison
 from lit_retrofit.report.cost import Cost
 from lit_retrofit.report.curves import Curve, curve
+from lit_retrofit.report.histograms import Histogram, histogram
 from lit_retrofit.report.html import make_environment
 from lit_retrofit.report.merging import Merging
-from lit_retrofit.report.histograms import Histogram, histogram
 from lit_retrofit.report.numbers import plain
 from lit_retrofit.report.similarities import SimilarityPicture
 from lit_retrofit.report.sources import Settings, TrainingRun

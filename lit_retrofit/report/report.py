@@ -35,7 +35,7 @@ def report(
     data: str | None = None,
     title: str | None = None,
     examples: int = 5,
-    points: int = 200,
+    points: int = 160,
     price_per_hour: float | None = None,
     overwrite: bool = False,
 ) -> list[Summary]:
@@ -44,9 +44,9 @@ def report(
     Example: lit-retrofit report runs/quickstart
 
     A run is a folder with the evaluations `before` and `after`, and perhaps the run folder of fit and the
-    .summary.json of mine; or a run folder of fit beside its evaluations. Several runs make a page that sets them
-    beside each other. Or name the parts: --before runs/before --after runs/after --training runs/mine --output runs.
-    --compare A B sets two trained models against each other.
+    .summary.json of mine; or a run folder of fit beside its evaluations. Several runs make a page that sets
+    them beside each other. Or name the parts: --before, --after, --training, --mining and --output. --compare A B
+    sets two trained models against each other.
 
     The headline numbers are means over the languages trained on; languages never trained on are
     counted apart, as zero-shot. Where no training run is known, all languages count.
@@ -56,8 +56,8 @@ def report(
         before: a folder written by evaluate, of the untrained model.
         after: the same of the trained model, on the same data.
         compare: two runs, or two folders written by evaluate: B against A.
-        output: a folder for report.html and summary.json; other files in it stay as they are. By default, that
-            of a single run.
+        output: a folder for report.html and summary.json; other files in it stay as they are. A single run's
+            own by default.
         training: the run folder of fit.
         mining: the .summary.json that mine wrote.
         merging: the merging.json that merge wrote; found by itself in the evaluated model's folder.

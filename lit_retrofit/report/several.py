@@ -80,7 +80,7 @@ def read_several(runs: Sequence[Path], title: str | None, price: float | None) -
         price: of an hour of one device.
 
     Raises:
-        UserError: a run is named twice, a part of it is missing or damaged, or two were measured on other data.
+        UserError: a run is named twice, a part of it is missing or damaged, or the data differ.
     """
     places = [run.resolve() for run in runs]
     if len(set(places)) < len(places):

@@ -113,8 +113,9 @@ def project(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float64], float
     """The first two principal components, and the share of the variance that they have."""
     # the full decomposition is the one without random numbers
     found = PCA(n_components=2, svd_solver="full")
-    points = found.fit_transform(np.asarray(embeddings, np.float64))
-    share = np.nan_to_num(found.explained_variance_ratio_)  # all texts alike: no variance to share
+    with np.errstate(invalid="ignore"):  # all texts alike: no variance to share
+        points = found.fit_transform(np.asarray(embeddings, np.float64))
+    share = np.nan_to_num(found.explained_variance_ratio_)
     return points, float(share.sum())
 
 
