@@ -129,7 +129,8 @@ class Comparison:
             tuple(task for task in self.tasks if task.direction == name and task.zero_shot == zero_shot)
             for zero_shot in (False, True)
         ]
-        return Block(name, *parts, *(self._mean(part) for part in parts))
+        trained, zero_shot = parts
+        return Block(name, trained, zero_shot, self._mean(trained), self._mean(zero_shot))
 
     @property
     def worse(self) -> tuple[TaskChange, ...]:

@@ -45,8 +45,8 @@ def report(
 
     A run is a folder with the evaluations `before` and `after`, and perhaps the run folder of fit and the
     .summary.json of mine; or a run folder of fit beside its evaluations. Several runs make a page that sets
-    them beside each other. Or name the parts: --before, --after, --training, --mining and --output. --compare A B
-    sets two trained models against each other.
+    them beside each other. Or name the parts: --before, --after, --training, --mining and --output.
+    --compare A B sets two trained models against each other.
 
     The headline numbers are means over the languages trained on; languages never trained on are
     counted apart, as zero-shot. Where no training run is known, all languages count.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_retrofit.data.records import Query, RetrievalSet
+from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.evaluation.results import Results
 from lit_retrofit.model.device import choose_device
 from lit_retrofit.model.loading import load_encoder
@@ -55,7 +55,7 @@ def draw_sample(data: RetrievalSet, texts: int, seed: int = 0) -> tuple[SampledT
     found: list[SampledText] = []
     pages = 0
     for query in _in_turn(data.queries, seed):
-        by_language = {}
+        by_language: dict[str, Document] = {}
         for id in sorted(id for id, grade in data.qrels[query.id].items() if grade > 0 and id in documents):
             by_language.setdefault(documents[id].language or UNKNOWN, documents[id])
         chosen = [by_language[language] for language in sorted(by_language)]
@@ -99,7 +99,7 @@ def embed_sample(sample: Sequence[SampledText], model: str, results: Results) ->
     embeddings: NDArray[np.float32] | None = None
     for role in ("query", "document"):
         rows = [row for row, text in enumerate(sample) if text.role == role]
-        found = embed_texts(encoder, [sample[row].text for row in rows], role).numpy()  # type: ignore[arg-type]
+        found = embed_texts(encoder, [sample[row].text for row in rows], role).numpy()
         if embeddings is None:
             embeddings = np.empty((len(sample), found.shape[1]), np.float32)
         embeddings[rows] = found

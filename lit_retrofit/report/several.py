@@ -116,8 +116,8 @@ def render_several(several: Several) -> str:
         headings=[
             (label, name)
             for label, name in (
-                ("Monolingual", "monolingual"), ("Cross-lingual", "cross_lingual"), ("Zero-shot", "zero_shot"),
-                ("All queries", "all"),
+                ("Monolingual", "monolingual"), ("Cross-lingual", "cross_lingual"),
+                ("Zero-shot", "zero_shot"), ("All queries", "all"),
             )
             if any(getattr(run.summary, name) is not None for run in several.runs)
         ],

@@ -27,7 +27,7 @@ class Summary:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """In plain types; ``all`` is there for a set without languages only, intervals where they are known."""
+        """In plain types; ``all`` is there for a set without languages only, intervals where known."""
         means = {"monolingual": self.monolingual, "cross_lingual": self.cross_lingual}
         means |= {"zero_shot": self.zero_shot, "all": self.all}
         content: dict[str, Any] = {name: _plain(change) for name, change in means.items()}
