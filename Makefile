@@ -35,8 +35,7 @@ quickstart: $(READY)
 	  --output $(RUN)/after --overwrite
 	$(BIN)/lit-retrofit export $(RUN)/fit --output $(RUN)/export --before $(RUN)/before --after $(RUN)/after \
 	  --overwrite
-	$(BIN)/lit-retrofit report --before $(RUN)/before --after $(RUN)/after --training $(RUN)/fit \
-	  --mining $(RUN)/mined.summary.json --output $(RUN) --overwrite
+	$(BIN)/lit-retrofit report $(RUN) --overwrite
 
 test: fast-test
 	$(TESTS) $(TOGETHER) -m "slow and not alone"

@@ -65,7 +65,9 @@ COMMANDS = {
         "type queries, see what one or two models find", "lit_retrofit.side_by_side.command:search", "model"
     ),
     "sweep": Command("run the trials of a sweep file", "lit_retrofit.sweeps.command:sweep", "file"),
-    "report": Command("write an HTML page of a run, before and after", "lit_retrofit.report.report:report"),
+    "report": Command(
+        "write an HTML page of a run, before and after", "lit_retrofit.report.report:report", "runs"
+    ),
 }
 TRAINER_COMMANDS = {
     "fit": "train",
@@ -163,20 +165,34 @@ def _call(name: str, command: Command, words: list[str]) -> None:
     )
     parser.add_argument("--config", action="config", help="a YAML file with any of the options")
     parser.add_function_arguments(function, fail_untyped=True)
-    words = _with_leading(words, command.leading, function)
+    words = _with_lists(_with_leading(words, command.leading), function)
     options = parser.instantiate_classes(parser.parse_args(_with_flag_values(words, function)))
     options.pop("config", None)
     function(**options.as_dict())
 
 
-def _with_leading(words: list[str], name: str | None, function: Callable) -> list[str]:
+def _with_leading(words: list[str], name: str | None) -> list[str]:
     """Puts the flag before the words that stand first without one."""
-    if name is None or not words or words[0].startswith("-"):
-        return words
-    if inspect.signature(function).parameters[name].annotation != "list[str]":
-        return [f"--{name}", *words]
-    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
-    return [*(f"--{name}+={word}" for word in words[:count]), *words[count:]]
+    return words if name is None or not words or words[0].startswith("-") else [f"--{name}", *words]
+
+
+def _with_lists(words: list[str], function: Callable) -> list[str]:
+    """Gives a flag that takes a list all words up to the next one: ``--a x y`` is ``--a+=x --a+=y``."""
+    lists = {
+        f"--{name}"
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.annotation in ("list[str]", "list[str] | None")
+    }
+    found: list[str] = []
+    flag = None
+    for at, word in enumerate(words):
+        if word.startswith("-"):
+            followed = at + 1 < len(words) and not words[at + 1].startswith(("-", "["))
+            flag = word if word in lists and followed else None
+            found += [] if flag else [word]
+        else:
+            found.append(f"{flag}+={word}" if flag else word)
+    return found
 
 
 def _with_flag_values(words: Sequence[str], function: Callable) -> list[str]:

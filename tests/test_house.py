@@ -26,7 +26,7 @@ BELOW = {
     "merging": {"data", "model", "retrieval", "evaluation", "quickstart"},
     "side_by_side": {"data", "model", "retrieval", "quickstart"},
     "export": {"data", "model", "retrieval", "evaluation"},
-    "report": {"data", "evaluation", "quickstart"},
+    "report": {"data", "model", "retrieval", "evaluation", "quickstart"},
     "sweeps": {"data", "training"},
     "inspection": {"data", "model", "retrieval", "report"},
     "planning": {"data", "model", "training"},

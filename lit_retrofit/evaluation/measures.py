@@ -235,4 +235,9 @@ def trec_lines(ranking: Ranking, tag: str) -> Iterator[str]:
         for rank, (document_id, similarity) in enumerate(found, start=1):
             score = min(np.float32(similarity), np.nextafter(score, np.float32(-np.inf)))
             columns = (query_id, "Q0", document_id, str(rank), f"{score:.9g}", tag)
-            yield " ".join(re.sub(r"\s", lambda space: quote(space[0]), column) for column in columns) + "\n"
+            yield " ".join(map(trec_word, columns)) + "\n"
+
+
+def trec_word(text: str) -> str:
+    """An id or tag as a TREC run has it: white space becomes %XX."""
+    return re.sub(r"\s", lambda space: quote(space[0]), text)

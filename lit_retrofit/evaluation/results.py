@@ -124,7 +124,9 @@ def write_results(folder: Path, results: Results, tasks: Iterable[TaskResult]) -
         for result in tasks:
             for query in query_results(result):
                 lines.write(json.dumps(_query_line(query), ensure_ascii=False) + "\n")
-            with (run / _run_name(result)).open("w", encoding="utf-8") as file:
+            task = result.task
+            path = run_path(folder, task.kind, task.query_language, task.corpus_language)
+            with path.open("w", encoding="utf-8") as file:
                 file.writelines(trec_lines(result.ranking, results.model))
     content = {
         "format": FORMAT,
@@ -168,10 +170,10 @@ def _query_line(query: QueryResult) -> dict[str, Any]:
     }
 
 
-def _run_name(result: TaskResult) -> str:
-    if result.task.kind == "all":
-        return "all.trec"
-    return f"{quote(str(result.task.query_language), '')}-{quote(str(result.task.corpus_language), '')}.trec"
+def run_path(folder: Path, kind: str, query_language: str | None, corpus_language: str | None) -> Path:
+    """Where an evaluation keeps a task's rankings."""
+    name = "all" if kind == "all" else f"{quote(str(query_language), '')}-{quote(str(corpus_language), '')}"
+    return folder / "run" / f"{name}.trec"
 
 
 def read_results(folder: Path) -> Results:

@@ -5,30 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from lit_retrofit.data.records import Document, RetrievalSet
 from lit_retrofit.errors import UserError
-from lit_retrofit.evaluation.results import QueryResult, read_queries
+from lit_retrofit.evaluation.results import QueryResult
 from lit_retrofit.report.comparison import TaskChange
+from lit_retrofit.report.pairs import QueryPair, query_key
 
 TOP = 3
 EXCERPT = 160
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True, slots=True)
-class ChangedQuery:
-    """A query of one task with other first three documents than before."""
-
-    before: QueryResult
-    after: QueryResult
-
-    @property
-    def delta(self) -> float:
-        """The change of its nDCG@10."""
-        return self.after.ndcg - self.before.ndcg
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,31 +73,14 @@ class ShownQuery:
     after: ShownRanking
 
 
-def read_changed(before: Path, after: Path) -> tuple[list[ChangedQuery], Counts]:
-    """Pairs the queries of two evaluations and keeps those whose first three documents differ.
-
-    Raises:
-        UserError: a file is missing or damaged, or the two name different queries.
-    """
-    old = {_key(query): query for query in read_queries(before)}
-    new = {_key(query): query for query in read_queries(after)}
-    differing = sorted(map(str, old.keys() ^ new.keys()))
-    if differing:
-        raise UserError(
-            f"{before / 'queries.jsonl'} and {after / 'queries.jsonl'} name different queries "
-            f"({len(differing)}, first {differing[0]}); evaluate both models on the same data"
-        )
-    pairs = [ChangedQuery(old[key], query) for key, query in new.items()]
+def changed_pairs(pairs: Sequence[QueryPair]) -> tuple[list[QueryPair], Counts]:
+    """Keeps the queries whose first three documents differ, and counts."""
     changed = [pair for pair in pairs if pair.before.top_ids[:TOP] != pair.after.top_ids[:TOP]]
     better, worse = (sum(sign * pair.delta > 0 for pair in changed) for sign in (1, -1))
     return changed, Counts(len(pairs), len(changed), better, worse)
 
 
-def _key(query: QueryResult) -> tuple[str, str | None, str | None, str]:
-    return query.kind, query.query_language, query.corpus_language, query.query_id
-
-
-def choose(changed: Sequence[ChangedQuery], number: int) -> list[ChangedQuery]:
+def choose(changed: Sequence[QueryPair], number: int) -> list[QueryPair]:
     """Chooses examples: the largest changes, spread over languages and directions.
 
     Queries that got worse have their share among those that changed, and at least one place where
@@ -133,13 +103,13 @@ def _places_for_worse(better: int, worse: int, number: int) -> int:
     return min(max(round(number * worse / (better + worse)), 1), number - 1)
 
 
-def _spread(candidates: Sequence[ChangedQuery], number: int, used: Counter[str]) -> list[ChangedQuery]:
+def _spread(candidates: Sequence[QueryPair], number: int, used: Counter[str]) -> list[QueryPair]:
     """The largest changes first, but those of languages and directions already seen later."""
 
-    def order(pair: ChangedQuery) -> tuple[int, float, str]:
-        return sum(used[facet] for facet in _facets(pair)), -abs(pair.delta), str(_key(pair.after))
+    def order(pair: QueryPair) -> tuple[int, float, str]:
+        return sum(used[facet] for facet in _facets(pair)), -abs(pair.delta), str(query_key(pair.after))
 
-    left, chosen = list(candidates), list[ChangedQuery]()
+    left, chosen = list(candidates), list[QueryPair]()
     while left and len(chosen) < number:
         best = min(left, key=order)
         chosen.append(best)
@@ -148,12 +118,12 @@ def _spread(candidates: Sequence[ChangedQuery], number: int, used: Counter[str])
     return chosen
 
 
-def _facets(pair: ChangedQuery) -> set[str]:
+def _facets(pair: QueryPair) -> set[str]:
     query = pair.after
     return {f"from {query.query_language}", f"to {query.corpus_language}", query.kind}
 
 
-def show(chosen: Iterable[ChangedQuery], tasks: Iterable[TaskChange], data: RetrievalSet) -> list[ShownQuery]:
+def show(chosen: Iterable[QueryPair], tasks: Iterable[TaskChange], data: RetrievalSet) -> list[ShownQuery]:
     """Looks up the texts of the chosen queries and of their documents.
 
     Args:

@@ -1,4 +1,4 @@
-"""The geometry of the page's two charts; ``charts.html.jinja`` draws them as SVG."""
+"""Scales, and the geometry of the chart of languages; ``charts.html.jinja`` draws it as SVG."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lit_retrofit.report.comparison import Block, TaskChange
-from lit_retrofit.report.sources import Points
-
-MOST_POINTS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,73 +98,3 @@ def _dumbbells(block: Block, x: Scale) -> Dumbbells:
     rows += [DumbbellRow(task, start + gap + ROW * (i + 0.5)) for i, task in enumerate(block.zero_shot)]
     height = TOP + ROW * len(rows) + gap + 4
     return Dumbbells(block.name, height, x, tuple(rows), start + 5 if both else None)
-
-
-@dataclass(frozen=True, slots=True)
-class LossCurve:
-    """The training loss by step.
-
-    Attributes:
-        x: of the steps.
-        y: of the loss.
-        raw: the points of a polyline, "x,y x,y …".
-        smooth: the same of the moving average; empty where there are too few points for one.
-        first: the loss at the beginning, of the drawn line.
-        last: and at the end.
-        window: steps that the moving average spans at most.
-    """
-
-    x: Scale
-    y: Scale
-    raw: str
-    smooth: str
-    first: float
-    last: float
-    window: int
-
-
-def loss_curve(points: Points) -> LossCurve | None:
-    """The curve, or None for fewer than two points: a point is no curve."""
-    if len(points) < 2:
-        return None
-    thinned = _thin(points)
-    steps, values = [step for step, _ in thinned], [value for _, value in thinned]
-    reach = len(values) // 40
-    smooth = moving_average(values, reach)
-    low, high = min(values), max(values)
-    if high - low < 1e-9:
-        low, high = low - 0.5, high + 0.5
-    x = Scale(0, steps[-1], 40, 350, nice_ticks(0, steps[-1], 5))
-    y = Scale(low, high, 168, 10, nice_ticks(low, high, 6))
-    window = round((steps[-1] - steps[0]) / (len(steps) - 1) * (2 * reach + 1))
-    drawn = smooth if reach else values
-    return LossCurve(
-        x,
-        y,
-        _line(x, y, steps, values),
-        _line(x, y, steps, smooth) if reach else "",
-        drawn[0],
-        drawn[-1],
-        window,
-    )
-
-
-def _thin(points: Points) -> list[tuple[float, float]]:
-    """At most `MOST_POINTS` points, each the mean of its neighbours: a long run stays a small file."""
-    size = math.ceil(len(points) / MOST_POINTS)
-    chunks = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(math.fsum(s for s, _ in c) / len(c), math.fsum(v for _, v in c) / len(c)) for c in chunks]
-
-
-def moving_average(values: Sequence[float], reach: int) -> list[float]:
-    """Each value's mean with its neighbours, ``reach`` on both sides; fewer on both near the ends."""
-    means = []
-    for i in range(len(values)):
-        near = min(reach, i, len(values) - 1 - i)
-        window = values[i - near : i + near + 1]
-        means.append(math.fsum(window) / len(window))
-    return means
-
-
-def _line(x: Scale, y: Scale, steps: Sequence[float], values: Sequence[float]) -> str:
-    return " ".join(f"{x(step)},{y(value)}" for step, value in zip(steps, values, strict=True))

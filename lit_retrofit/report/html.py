@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lit_retrofit.report.numbers import delta, duration, plain, score, tone
+from lit_retrofit.report.numbers import delta, duration, figure, plain, score, short, span, tone
 
 _PACKAGE = "lit_retrofit.report"
 
@@ -28,8 +28,9 @@ def make_environment(package: str = _PACKAGE) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        score=score, delta=delta, tone=tone, duration=duration, count="{:,}".format, plain=plain, date=_date
-    )
+        score=score, delta=delta, tone=tone, short=short, span=span, figure=figure, duration=duration,
+        count="{:,}".format, plain=plain, date=_date,
+    )  # fmt: skip
     style = loaders[-1].get_source(environment, "style.css")[0]
     environment.globals["style"] = Markup(style)  # the package's own file
     return environment

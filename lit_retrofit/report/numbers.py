@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lit_retrofit.evaluation.significance import Difference
+
 
 def score(value: float | None) -> str:
     """Three decimals, or a dash for what was not measured."""
@@ -14,6 +16,25 @@ def delta(value: float, decimals: int = 3) -> str:
     """A signed difference with a true minus; no sign on what rounds to nothing."""
     text = f"{abs(value):.{decimals}f}"
     return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
+def short(value: float) -> str:
+    """Two decimals without a leading zero, for the ends of an interval."""
+    return f"{value:.2f}".removeprefix("0")
+
+
+def figure(value: float) -> str:
+    """Three digits that count, without an exponent for what is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def span(difference: Difference) -> str:
+    """The interval of a difference, signed ends."""
+    return f"{_bare(difference.low)} … {_bare(difference.high)}"
+
+
+def _bare(value: float) -> str:
+    return delta(value).replace("0.", ".", 1)
 
 
 def tone(value: float) -> str:

@@ -28,11 +28,17 @@ class LossLog:
         loss: (step, train/loss), by step.
         validation: (step, val/nDCG@10), by step.
         notes: what is missing or was left out, a sentence each.
+        temperature: (step, train/temperature), by step.
+        throughput: (step, train/tokens_per_second), by step.
+        learning_rate: (step, lr-…), by step.
     """
 
     loss: Points
     validation: Points
     notes: tuple[str, ...]
+    temperature: Points = ()
+    throughput: Points = ()
+    learning_rate: Points = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,23 @@ class TrainingRun:
     def trained(self) -> frozenset[str] | None:
         """The languages trained on; None where no record names one."""
         return frozenset(self.languages.keys() - {"unknown"}) or None
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def environment(self) -> list[tuple[str, Any]]:
+        """Versions, machine and code that it ran on; empty where an older run did not note them."""
+        found = self.card.get("environment")
+        return list(_flat(found)) if isinstance(found, dict) else []
+
+    @property
+    def device_seconds(self) -> float:
+        """Wall time, times the devices."""
+        devices = dict(self.environment).get("devices", 1)
+        return self.card["seconds"] * (devices if isinstance(devices, int) else 1)
 
     @property
     def settings(self) -> Settings:
@@ -152,7 +175,9 @@ def read_log(path: Path) -> LossLog:
         notes.append(f"{lost} values of the loss in {path} are no finite numbers and are left out.")
     if not loss:
         notes.append(f"{path} has no value of train/loss.")
-    return LossLog(loss, validation, tuple(notes))
+    rate = next((name for name in rows[0] if name and name.startswith("lr-")), "") if rows else ""
+    others = (_column(rows, name)[0] for name in ("train/temperature", "train/tokens_per_second", rate))
+    return LossLog(loss, validation, tuple(notes), *others)
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> tuple[Points, int]:

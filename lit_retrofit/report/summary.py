@@ -27,11 +27,20 @@ class Summary:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """In plain types; ``all`` is there for a set without languages only."""
-        content = asdict(self)
+        """In plain types; ``all`` is there for a set without languages only, intervals where known."""
+        means = {"monolingual": self.monolingual, "cross_lingual": self.cross_lingual}
+        means |= {"zero_shot": self.zero_shot, "all": self.all}
+        content: dict[str, Any] = {name: _plain(change) for name, change in means.items()}
         if self.all is None:
             del content["all"]
-        return content
+        intervals = {name: asdict(change.sure) for name, change in means.items() if change and change.sure}
+        return {**content, **({"intervals": intervals} if intervals else {}), "seconds": self.seconds}
+
+
+def _plain(change: Change | None) -> dict[str, float | None] | None:
+    if change is None:
+        return None
+    return {"before": change.before, "after": change.after, "bm25": change.bm25}
 
 
 def summarise(comparison: Comparison, seconds: float) -> Summary:

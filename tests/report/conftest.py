@@ -43,6 +43,18 @@ def write_evaluation(folder, content, queries):
     (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
 
 
+def write_runs(folder, scores):
+    """A TREC run of each task; tasks without queries have an empty one."""
+    (folder / "run").mkdir(exist_ok=True)
+    for _, source, target in PAIRS:
+        lines = [
+            f"{query} Q0 {document} {rank} {score} model\n"
+            for query, found in scores.get((source, target), {}).items()
+            for rank, (document, score) in enumerate(found, start=1)
+        ]
+        (folder / "run" / f"{source}-{target}.trec").write_text("".join(lines))
+
+
 def write_data(folder):
     (folder / "qrels").mkdir(parents=True)
     documents = [
@@ -96,6 +108,13 @@ def made(tmp_path, monkeypatch):
     ]
     write_evaluation(paths.before, metrics(BEFORE, BM25), old)
     write_evaluation(paths.after, metrics(AFTER, model="runs/fit"), new)
+    old_run = {
+        "q1": [("b-de", 0.9), ("c-de", 0.8), ("d-de", 0.7), ("a-de", 0.1)],
+        "q2": [("a-de", 0.95), ("b-de", 0.6)],
+    }
+    new_run = {"q1": [("a-de", 0.8), ("b-de", 0.3)], "q2": [("b-de", 0.5), ("a-de", 0.4), ("c-de", 0.2)]}
+    write_runs(paths.before, {("de", "de"): old_run})
+    write_runs(paths.after, {("de", "de"): new_run})
     write_data(paths.data)
     write_training(paths.fit)
     paths.mining = tmp_path / "mined.summary.json"
@@ -103,4 +122,6 @@ def made(tmp_path, monkeypatch):
     mined |= {"records": {"read": 30, "kept": 28, "dropped": 2}, "rules": {"relative_margin": 0.95}}
     mined |= {"candidates": {"examined": 300, "identity": 31, "relative_margin": 102, "eligible": 167}}
     paths.mining.write_text(json.dumps(mined))
+    paths.pairs, paths.metrics, paths.query_line = PAIRS, metrics, query_line
+    paths.write_evaluation = write_evaluation
     return paths

@@ -4,12 +4,13 @@ import pytest
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation.results import QueryResult
-from lit_retrofit.report.changed_queries import EXCERPT, ChangedQuery, choose, excerpt, read_changed
+from lit_retrofit.report.changed_queries import EXCERPT, changed_pairs, choose, excerpt
+from lit_retrofit.report.pairs import QueryPair, pair_queries
 
 
 def changed(id, old, new, source="de", target="de"):
     kind = "monolingual" if source == target else "cross_lingual"
-    return ChangedQuery(
+    return QueryPair(
         QueryResult(kind, source, target, id, old, ("a",)), QueryResult(kind, source, target, id, new, ("b",))
     )
 
@@ -19,7 +20,7 @@ def names(chosen):
 
 
 def test_only_other_first_three_documents_count(made):
-    pairs, counts = read_changed(made.before, made.after)
+    pairs, counts = changed_pairs(pair_queries(made.before, made.after))
     assert [(pair.after.query_id, pair.after.kind) for pair in pairs] == [
         ("q1", "monolingual"), ("q2", "monolingual"), ("q1", "cross_lingual"),
     ]  # fmt: skip
@@ -30,7 +31,7 @@ def test_different_queries_are_refused(made):
     lines = (made.after / "queries.jsonl").read_text().splitlines()
     (made.after / "queries.jsonl").write_text("\n".join(lines[1:]))
     with pytest.raises(UserError, match=r"name different queries \(1, first .*q1"):
-        read_changed(made.before, made.after)
+        pair_queries(made.before, made.after)
 
 
 def test_the_largest_changes_spread_over_languages():

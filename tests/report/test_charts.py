@@ -1,7 +1,7 @@
 import pytest
 
-from lit_retrofit.report.charts import Scale, dumbbells, loss_curve, moving_average, nice_ticks
-from lit_retrofit.report.comparison import compare
+from lit_retrofit.report.charts import Scale, dumbbells, nice_ticks
+from lit_retrofit.report.matching import compare
 from lit_retrofit.report.numbers import delta, duration, plain, score, tone
 from lit_retrofit.report.sources import read_log
 
@@ -36,26 +36,6 @@ def test_dumbbells_share_a_scale_and_part_zero_shot_languages(made):
     assert [row.task.label for row in first.rows] == ["de", "en", "tr"]
     assert first.rows[1].y < first.divider < first.rows[2].y < first.height
     assert dumbbells(compare(made.before, made.after, None).blocks)[0].divider is None
-
-
-def test_the_moving_average_is_symmetric():
-    assert moving_average([1, 2, 6, 4, 5], 1) == [1, 3, 4, 5, 5]
-    assert moving_average([1.0, 5.0, 3.0], 9) == [1, 3, 3]
-
-
-def test_a_loss_curve_keeps_the_values():
-    curve = loss_curve(((0, 4.0), (10, 3.0), (20, 2.0)))
-    assert curve.raw == "40.0,10.0 195.0,89.0 350.0,168.0"
-    assert (curve.smooth, curve.first, curve.last) == ("", 4.0, 2.0)
-    assert loss_curve(((0, 4.0),)) is None
-    assert loss_curve(((0, 1.0), (1, 1.0))).raw == "40.0,89.0 350.0,89.0"
-
-
-def test_a_long_run_is_thinned():
-    curve = loss_curve(tuple((step, float(step)) for step in range(10_000)))
-    assert len(curve.raw.split()) == 400
-    assert curve.raw.startswith("40.4,")  # the mean of steps 0 … 24
-    assert curve.window == 525
 
 
 def test_the_last_word_on_a_step_counts(tmp_path):

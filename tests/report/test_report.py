@@ -1,14 +1,18 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lit_retrofit.cli import main
 from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.significance import paired_difference
 from lit_retrofit.report.report import report
 
-VOID = {"meta", "br", "img", "link", "input", "hr", "line", "circle", "polyline"}
+VOID = {"meta", "br", "img", "link", "input", "hr", "line", "polyline", "polygon"}
 
 
 class Page(HTMLParser):
@@ -46,7 +50,7 @@ class Page(HTMLParser):
 
 def run(made, **options):
     given = {"before": made.before, "after": made.after, "output": made.out, "training": made.fit}
-    return report(**(given | options))
+    return report(**({"points": 0} | given | options))[0]
 
 
 def page_of(made, **options):
@@ -108,7 +112,7 @@ def test_the_page_tells_what_was_measured_and_made(made):
     text = page_of(made, mining=made.mining).text
     assert "Monolingual before 0.600 → after 0.675 change +0.075" in text
     assert "zero-shot: never trained on tr 0.600 0.580 −0.020 0.500" in text
-    assert "1 of 7 tasks lost nDCG@10: tr → tr (zero-shot) −0.0200 ." in text
+    assert "1 of 7 tasks lost nDCG@10, none of them beyond chance: tr → tr (zero-shot) −0.0200 ." in text
     assert "BM25 is still ahead in en → en (0.750 against 0.800)." in text
     assert "dropped: relative margin 102" in text and "Records dropped 2" in text
     assert "lora.r 16" in text and "Mining 9 s" in text and "Training 40 s" in text
@@ -251,3 +255,187 @@ def test_the_table_fits_80_columns(made, capsys, monkeypatch):
     run(made, overwrite=True)
     narrow = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert sum(bool(re.match(r"de +\.\d{3} +\.\d{3} \+\.\d{3} +\.\d{3}$", line)) for line in narrow) == 3
+
+
+def as_run(made, name="runs"):
+    """The parts of the made run in one folder, as the quickstart leaves them."""
+    home = made.root / name
+    home.mkdir()
+    for part in (made.before, made.after, made.fit):
+        shutil.copytree(part, home / part.name)
+    shutil.copy(made.mining, home / "mined.summary.json")
+    return home
+
+
+def command(*words):
+    return main(["report", *map(str, words)])
+
+
+def read_page(folder):
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_a_run_is_enough(made, capsys):
+    home = as_run(made)
+    assert command(home, "--points", 0, "--price_per_hour", 3600) == 0
+    text = read_page(home).text
+    assert "Training loss by step: from 3 to 1." in text and "Mined hard negatives" in text
+    # 20.5 s, 9 s, 40 s and 20.5 s at 1 a second
+    assert (
+        "Evaluation before 20 s 20.50 Mining 9 s 9.00 Training 40 s 40.00 Evaluation after 20 s 20.50" in text
+    )
+    assert "Hours of device 0.03 90.00" in text
+    assert command(home) == 2
+    assert re.search(r"report.html already exists; .*--overwrite\n$", capsys.readouterr().err)
+
+
+def test_the_run_shows_its_environment_if_it_noted_it(made):
+    assert "did not note the versions" in page_of(made).text
+    card = json.loads((made.fit / "training.json").read_text())
+    card["environment"] = {"device": "cpu", "devices": 2, "torch": "9.9.9"}
+    (made.fit / "training.json").write_text(json.dumps(card))
+    text = page_of(made, overwrite=True, price_per_hour=36.0).text
+    assert "torch 9.9.9" in text and "Training 40 s 0.80" in text and "did not note" not in text
+
+
+def test_without_files_of_wandb_or_metrics_the_page_is_written(made):
+    (made.fit / "metrics.csv").unlink()
+    text = page_of(made).text
+    assert "metrics.csv is missing: the run kept no CSV log." in text and "No curve of the loss" in text
+
+
+def test_intervals_stand_beside_the_scores(made):
+    for folder, scores in ((made.before, (0.1, 0.3)), (made.after, (0.5, 0.9))):
+        content = json.loads((folder / "metrics.json").read_text())
+        content["tasks"] = content["tasks"][:1]
+        content["tasks"][0]["scores"]["nDCG@10"] = sum(scores) / 2
+        lines = [made.query_line("monolingual", "de", "de", f"q{i + 1}", s, []) for i, s in enumerate(scores)]
+        made.write_evaluation(folder, content, lines)
+    text = page_of(made, examples=0).text
+    found = paired_difference([np.array([0.1, 0.3])], [np.array([0.5, 0.9])])
+    assert (found.low, found.high) == pytest.approx((0.4, 0.6))
+    assert "de 0.200 .10–.30 0.700 .50–.90 +0.500 +.400 … +.600" in text
+    assert "interval of the change +.400 … +.600" in text
+    summary = json.loads((made.out / "summary.json").read_text())
+    assert summary["intervals"]["monolingual"]["difference"]["p"] == found.p
+
+
+def test_dimensions_that_differ_are_told(made):
+    for folder, dimension in ((made.before, 384), (made.after, 768)):
+        content = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps(content | {"cost": {"dimension": dimension}}))
+    assert "Embeddings have 384 numbers before and 768 after: the larger index" in page_of(made).text
+
+
+def test_similarities_come_from_the_rankings(made):
+    text = page_of(made).text
+    # before: 0.1 and 0.95 against 0.9 … 0.6; after: 0.8 and 0.4 against 0.3, 0.5, 0.2
+    found = re.findall(r"above one of the best others in ([0-9.]+) % of pairs", text)
+    assert found == ["50.0", "83.3"]
+    assert "2 rankings" in text
+    (made.after / "run" / "de-de.trec").unlink()
+    assert re.search(
+        r"Similarities are left out: .*de-de.trec is missing", page_of(made, overwrite=True).text
+    )
+
+
+def test_the_embedding_space_of_both_models(made, bert_folder, xlmr_folder):
+    for folder, model in ((made.before, bert_folder), (made.after, xlmr_folder)):
+        content = json.loads((folder / "metrics.json").read_text()) | {"model": str(model)}
+        content["settings"] |= {
+            "document_prompt": "passage: ",
+            "query_max_length": 16,
+            "document_max_length": 16,
+        }
+        (folder / "metrics.json").write_text(json.dumps(content))
+    page = page_of(made, points=50)
+    assert "The sampled texts before, projected to two dimensions." in page.text
+    # a query and its documents in de and en: one page, the second query has the same documents
+    assert "3 texts of the evaluated data" in page.text
+    assert "Mean cosine, one page in different languages" in page.text
+    dots = [
+        value for tag, name, value in page.attributes if name == "class" and (value or "").startswith("dot ")
+    ]
+    assert len(dots) >= 6
+    first = (made.out / "report.html").read_text()
+    drawn = first[first.index('class="plot space"') : first.rindex('class="plot space"')]
+    run(made, points=50, overwrite=True)
+    assert drawn in (made.out / "report.html").read_text()
+
+
+def test_a_model_that_is_not_at_hand_is_told(made):
+    text = page_of(made, points=50).text
+    assert "The picture of the embedding space is left out: some/model" in text
+
+
+def test_two_models_against_each_other(made):
+    home = as_run(made)
+    assert command("--compare", made.before, home, "--output", made.out, "--points", 0) == 0
+    text = read_page(made.out).text
+    assert "Where B is better" in text and "Where B is worse" in text
+    assert "A: some/model, B: runs/fit" in text
+    assert "Monolingual A 0.600 → B 0.643 change +0.043" in text  # A's training is not known: all count
+    assert "before" not in text.replace("differences are taken before rounding", "")
+
+
+def test_several_runs_beside_each_other(made):
+    home, other = as_run(made), as_run(made, "<i>other")
+    card = json.loads((other / "fit" / "training.json").read_text())
+    card["encoder"]["lora"]["r"] = 64
+    (other / "fit" / "training.json").write_text(json.dumps(card))
+    content = json.loads((other / "after" / "metrics.json").read_text())
+    content["tasks"][0]["scores"]["nDCG@10"] = 0.9
+    (other / "after" / "metrics.json").write_text(json.dumps(content))
+    assert command(home, other, "--output", made.out) == 0
+    page = read_page(made.out)
+    assert "2 runs beside each other" in page.text
+    assert "de 0.600 0.900 +0.300" in page.text
+    assert "encoder.lora.r 16 64" in page.text
+    assert "<i>other" in page.text and "i" not in page.tags
+    summary = json.loads((made.out / "summary.json").read_text())
+    assert list(summary) == ["runs", "<i>other"]
+    assert summary["<i>other"]["monolingual"]["after"] == pytest.approx((0.9 + 0.75) / 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"give one of these: RUN, several RUNs, --before with --after, or --compare A B"),
+        (["runs", "--before", "before"], r"give one of these"),
+        (["--before", "before"], r"give one of these"),
+        (["--compare", "runs"], r"--compare takes two runs or evaluations, 1 given"),
+        (["--compare", "runs", "before", "after"], r"takes two runs or evaluations, 3 given"),
+        (["--compare", "runs", "before"], r"name a folder for report.html with --output"),
+        (["runs", "runs", "--output", "out"], r"a run is named twice"),
+        (["runs", "after", "--training", "fit"], r"--training goes with a single run"),
+        (["runs", "--price_per_hour=-1"], r"price_per_hour is -1.0; give 0 or more"),
+        (["nowhere"], r"nowhere: no such folder"),
+        (["before"], r"before/before: no such folder; write it with lit-retrofit evaluate"),
+        (["--before", "before", "--after", "after"], r"name a folder for report.html"),
+    ],
+)
+def test_a_wrong_command_gets_one_line(made, words, message, capsys):
+    as_run(made)
+    assert command(*words) == 2
+    assert re.fullmatch(rf"lit-retrofit report: error: .*{message}.*\n", capsys.readouterr().err)
+    assert not (made.root / "runs" / "report.html").exists() and not made.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda home: (home / "after" / "metrics.json").unlink(), r"evaluate was interrupted: run it again"),
+        (lambda home: (home / "fit" / "training.json").unlink(), r"the fit did not end"),
+        (lambda home: (home / "fit" / "training.json").write_text("{"), r"training.json:1: not valid JSON"),
+        (lambda home: (home / "after" / "metrics.json").write_text("{"), r"metrics.json:1: not valid JSON"),
+        (lambda home: (home / "mined.summary.json").write_text("["), r"mined.summary.json:1: not valid JSON"),
+        (lambda home: shutil.rmtree(home / "before"), r"runs/before: no such folder; write it with"),
+    ],
+)
+def test_a_run_that_was_interrupted_or_damaged_gets_one_line(made, damage, message, capsys):
+    home = as_run(made)
+    (home / "fit" / "checkpoints").mkdir()
+    damage(home)
+    assert command(home) == 2
+    assert re.fullmatch(rf"lit-retrofit report: error: .*{message}.*\n", capsys.readouterr().err)
+    assert not (home / "report.html").exists()

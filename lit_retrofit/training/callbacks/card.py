@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.model.loading import own_options
+from lit_retrofit.training.environment import environment
 
 
 class TrainingCard(Callback):
@@ -50,6 +51,7 @@ class TrainingCard(Callback):
             **_options(pl_module),
             "sampling": asdict(data.sampling),
             "data": data.card(),
+            "environment": environment(pl_module.device, trainer.world_size),
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
         }
         with new_text_file(self.folder / self.FILE, overwrite=True) as file:
