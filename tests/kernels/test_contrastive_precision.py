@@ -134,13 +134,14 @@ def test_gradients_of_16_bit_embeddings(embeddings, gradients, spread):
 
 # Largest logits as powers of two: with and without an offset, and close to where the one begins.
 @pytest.mark.parametrize("power", [20.0, 60.0, 91.9, 92.1, 140.0])
-@pytest.mark.parametrize("positive", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("positive", [-1.0, 0.0, 0.9])
 def test_opposite_and_equal_vectors(embeddings, gradients, power, positive):
     """Exponentials at both ends of what float32 holds: 2^-power and 2^power in one row, 128 columns."""
     axis = normalize(torch.ones(16), dim=0)
-    side = normalize(embeddings(8, 16, 3) - (embeddings(8, 16, 3) @ axis)[:, None] * axis, dim=1)
+    noise = embeddings(8, 16, 3, torch.float32)
+    side = normalize(noise - (noise @ axis)[:, None] * axis, dim=1)
     own = positive * axis + (1 - positive**2) ** 0.5 * side
-    others = torch.cat([axis.repeat(40, 1), -axis.repeat(40, 1), embeddings(40, 16, 4)])
+    others = torch.cat([axis.repeat(40, 1), -axis.repeat(40, 1), embeddings(40, 16, 4, torch.float32)])
     case = axis.repeat(8, 1), torch.cat([own, others]), torch.tensor(power / LOG2_E)
     found = gradients(lambda q, d, s: info_nce(q, d, scale=s).loss, *case)
     exact = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *(x.double() for x in case))
