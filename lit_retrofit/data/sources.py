@@ -16,6 +16,7 @@ from lit_retrofit.data.hub import PREFIX
 from lit_retrofit.data.mixture import Loaded
 from lit_retrofit.data.options import DataOptions, SourceOptions
 from lit_retrofit.data.parallel import add_parallel_positives, join_answers
+from lit_retrofit.data.read_report import ReadReport
 from lit_retrofit.data.records import Record, RetrievalSet
 from lit_retrofit.data.rows import read_rows
 from lit_retrofit.data.splitting import split_by_group, to_retrieval_set
@@ -83,17 +84,45 @@ def _read_sources(
             log.info(reports[-1])
             _tell_capped(source, stream.capped, reports)
             continue
-        read[source] = []
-        for part in source.parts():
-            format = part.format or options.format
-            records, report = read_records(
-                locate(part.path), format=format, skip_invalid=options.skip_invalid, adapter=Adapter(part)
-            )
-            read[source] += records
+        read[source], found = read_source(source, format=options.format, skip_invalid=options.skip_invalid)
+        for report in found:
             reports.append(str(report))
             log.info(reports[-1])
         _check_ids([record for part in read.values() for record in part], source.label)
     return read, streams
+
+
+def read_source(
+    source: SourceOptions,
+    *,
+    format: str | None = None,
+    corpus: Path | None = None,
+    skip_invalid: bool = False,
+) -> tuple[list[Record], list[ReadReport]]:
+    """Reads a source, language by language where it has several.
+
+    Args:
+        source: a named one already resolved.
+        format: where the source does not say.
+        corpus: the documents that Tevatron's newer rows name by id.
+        skip_invalid: count rows that are no valid record, instead of stopping at the first.
+
+    Returns:
+        All records, and a report of each file or hub data set.
+
+    Raises:
+        UserError: it cannot be read, or a row is invalid.
+    """
+    records: list[Record] = []
+    reports = []
+    for part in source.parts():
+        found, report = read_records(
+            locate(part.path), format=part.format or format, corpus=corpus, skip_invalid=skip_invalid,
+            adapter=Adapter(part),
+        )  # fmt: skip
+        records += found
+        reports.append(report)
+    return records, reports
 
 
 def locate(path: str) -> str | Path:

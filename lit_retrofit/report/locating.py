@@ -48,7 +48,7 @@ def locate(run: Path) -> Inputs:
     fitted = (run / "training.json").is_file() or (run / "checkpoints").is_dir()
     home = run.resolve().parent if fitted and not (run / "after").is_dir() else run
     found = [home / name for name in _NAMES]
-    for folder, _name in zip(found, _NAMES, strict=True):
+    for folder in found:
         if not folder.is_dir():
             raise UserError(
                 f"{folder}: no such folder; write it with lit-retrofit evaluate MODEL --data DATA --output "

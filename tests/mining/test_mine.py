@@ -188,3 +188,26 @@ def test_mistakes_are_told_before_any_work(embedded, pairs, tmp_path, options, m
         mine("m", data=str(pairs), output=output, **options)
     assert "\n" not in str(caught.value)
     assert not embedded and pairs.read_bytes() == before
+
+
+def test_a_named_source_says_how_its_columns_are_read(embedded, tmp_path) -> None:
+    """One file per language; the records carry the language, and each is mined in its own."""
+    for name, language in (("german", "de"), ("english", "en")):
+        rows = [{"question": f"{language} query {i}", "answer": f"{language} text {i}"} for i in range(12)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = tmp_path / "mine.yaml"
+    source.write_text(
+        f"path: {tmp_path}/{{language}}.jsonl\nfields: {{query: question, positive: answer}}\n"
+        "languages: {de: german, en: english}\n"
+    )
+    output = tmp_path / "mined.jsonl"
+    summary = mine("fake", data=f"source:{source}", output=output, pool="language", min_negatives=0)
+    records, _ = read_records(output)
+    assert summary.records.read == 24 and {record.language for record in records} == {"de", "en"}
+    assert any(record.negatives for record in records)
+    assert all(n.text.startswith(f"{record.language} ") for record in records for n in record.negatives)
+
+
+def test_an_unknown_source(embedded, tmp_path) -> None:
+    with pytest.raises(UserError, match="source:nothing: no source has this name"):
+        mine("fake", data="source:nothing", output=tmp_path / "mined.jsonl")
