@@ -67,7 +67,8 @@ def started(monkeypatch) -> list[list[str]]:
                 self.log = io.TextIOWrapper(options["stderr"], write_through=True)
 
             def wait(self) -> int:
-                with contextlib.redirect_stderr(self.log):
+                with contextlib.redirect_stderr(self.log), monkeypatch.context() as inside:
+                    inside.setattr(subprocess, "Popen", popen)  # a run asks git for its version
                     status = main(calls[0])
                 self.log.detach().flush()
                 return status
@@ -80,7 +81,7 @@ def started(monkeypatch) -> list[list[str]]:
         finally:
             seen.extend(calls)
 
-    right = Trials._start
+    right, popen = Trials._start, subprocess.Popen
     monkeypatch.setattr(Trials, "_start", start)
     return seen
 
