@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,8 @@ def test_arms_are_run_once_and_one_may_fail(tmp_path, bert_folder, in_this_proce
     means = [f["means"]["monolingual"]["nDCG@10"] for f in folders if f["data"].endswith("dev")]
     assert all(any(abs(value - mean) < 1e-9 for mean in means) for value in low["per_seed"])
     table = (tmp_path / "out" / "heat.md").read_text()
-    assert "| *low* | 2 |" in table and "dev cross-lingual" in table and "heat.svg" in table
+    assert "| *low* | 2 |" in table and "dev cross-lingual" in table
+    assert ("heat.svg" in table) == (find_spec("matplotlib") is not None)
 
     in_this_process.clear()
     assert main([str(path), *words]) == 0
