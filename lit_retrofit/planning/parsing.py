@@ -104,9 +104,7 @@ def parse(words: list[str]) -> Parsed:
         RetrievalData,
         args=[PLAN, *words],
         trainer_class=PlannedTrainer,
-        seed_everything_default=0,
         save_config_callback=None,
-        auto_configure_optimizers=False,
         parser_kwargs={"prog": "lit-retrofit", "exit_on_error": False, PLAN: {"exit_on_error": False}},
     )
     return Parsed(cli.model, cli.datamodule, cli.config[PLAN])

@@ -12,7 +12,6 @@ from lit_retrofit.errors import UserError
 from lit_retrofit.sweeps.space import Sweep, words_of
 from lit_retrofit.training.cli import RetrofitCLI
 from lit_retrofit.training.lit_module import Retriever
-from lit_retrofit.training.trainer import RetrofitTrainer
 
 _UNKNOWN = "unrecognized arguments: --"
 _OWN = ("output", "overwrite", "ckpt_path", "wandb", "config")
@@ -70,10 +69,7 @@ def fit_parser(words: Sequence[str]) -> LightningArgumentParser:
         Retriever,
         RetrievalData,
         args=["fit", *words],
-        trainer_class=RetrofitTrainer,
-        seed_everything_default=0,
         save_config_callback=None,
-        auto_configure_optimizers=False,
         parser_kwargs={"prog": "lit-retrofit", "exit_on_error": False, "fit": {"exit_on_error": False}},
     ).parser
 

@@ -73,6 +73,16 @@ class SaveFitConfig(SaveConfigCallback):
 class RetrofitCLI(LightningCLI):
     """LightningCLI with one output folder per run, its loggers and callbacks, and the model's tokenizer."""
 
+    def __init__(self, *args: Any, trainer_class: type[Trainer] = RetrofitTrainer, **kwargs: Any) -> None:
+        """Parses, and runs the command; all but what is set here is as LightningCLI's."""
+        super().__init__(
+            *args,
+            trainer_class=trainer_class,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            **kwargs,
+        )
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --output and --overwrite, and hands the model's tokenizer to the data."""
         parser.add_argument(
@@ -243,11 +253,8 @@ def run(arguments: list[str]) -> None:
             Retriever,
             RetrievalData,
             args=arguments,
-            trainer_class=RetrofitTrainer,
-            seed_everything_default=0,
             save_config_callback=SaveFitConfig,
             save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": "lit-retrofit",
                 "exit_on_error": False,
