@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,15 @@ from benchmarks.kernels.machine import describe
 from benchmarks.training.data import default_source, draw_batches, read_pairs
 from benchmarks.training.peers import Settings
 from benchmarks.training.report import markdown, ratios
-from benchmarks.training.run import compare_gradients, measure
+from benchmarks.training.run import compare_gradients, measure, peak_memory
 
 LARGE = 4096
 LARGE_LAYERS = 2
 PLAIN_UP_TO = 64
 """Queries; the plain loss keeps all graphs, and 512 would not fit in 24 GB."""
 ROUNDS = {64: 5, 512: 2}
+HELD = 1.0
+"""Gigabytes of graphs where memory is compared: 512 pairs already fill them."""
 
 
 def arguments() -> argparse.Namespace:
@@ -48,6 +52,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
     parser.add_argument("--rounds", type=int, help="counted rounds; by default 5 of 64, 2 of 512, 1 of 4096")
     parser.add_argument("--gradients", type=int, default=64, help="queries of the comparison with one graph")
+    parser.add_argument(
+        "--memory-sizes",
+        type=int,
+        nargs="+",
+        default=[],
+        help=f"also our peak memory at these sizes, of the lowest layers with {HELD:g} GB of graphs",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--markdown", type=Path, help="where to write the table")
@@ -74,12 +85,16 @@ def main() -> None:
     results: dict[str, Any] = {
         "layout": 1,
         "kind": "training",
-        "command": "python -m benchmarks.training --batch-sizes " + " ".join(map(str, given.batch_sizes)),
+        "command": shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]]),
         "machine": describe("cpu", given.threads),
         "data": {"pairs": len(records), "max_length": given.max_length},
         "sizes": sizes,
         "gradients": compare_gradients(base, batch),
     }
+    if given.memory_sizes:
+        fixed = replace(base, layers=LARGE_LAYERS, graph_memory=HELD)
+        drawn = [draw_batches(records, size, 1, given.seed)[0] for size in given.memory_sizes]
+        results["memory"] = {"settings": asdict(fixed), "sizes": peak_memory(fixed, drawn)}
     results["ratios"] = ratios(sizes)
     page = markdown(results)
     for path, text in ((given.json, json.dumps(results, indent=1) + "\n"), (given.markdown, page)):

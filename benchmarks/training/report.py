@@ -36,6 +36,8 @@ def markdown(results: Entry) -> str:
     parts = ["# Training steps", head]
     for size, entry in results["sizes"].items():
         parts += [_title(size, entry), _steps(entry, results["ratios"][size]), _shares(entry)]
+    if "memory" in results:
+        parts.append(_memory(results["memory"]))
     return "\n\n".join([*parts, _gradients(results["gradients"])]) + "\n"
 
 
@@ -64,6 +66,19 @@ def _shares(entry: Entry) -> str:
         f"Ours: {ours['tokens']:.0f} tokens, {ours['padding']:.1%} padding in its micro-batches, "
         f"{ours['recomputed']:.0%} embedded twice. Encoder alone {encoder:.1%} of the step, loss {loss:.1%}; "
         f"all the rest (tokenization, engine, update) adds {overhead[len(overhead) // 2]:.1%} to them."
+    )
+
+
+def _memory(found: Entry) -> str:
+    settings = found["settings"]
+    rows = [
+        [size, f"{answer['tokens']:.0f}", f"{answer['recomputed']:.0%}", f"{answer['peak'] / 1e9:.2f} GB"]
+        for size, answer in found["sizes"].items()
+    ]
+    return (
+        f"## Our peak memory with {settings['graph_memory']:g} GB of graphs, the encoder's lowest "
+        f"{settings['layers']} layers\n\nOf the whole process, libraries and weights included.\n\n"
+        + table(["pairs", "tokens", "embedded twice", "peak memory"], rows)
     )
 
 

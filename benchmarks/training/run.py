@@ -45,6 +45,23 @@ def _summary(answers: list[dict[str, float]], size: int) -> dict[str, Any]:
     }
 
 
+def peak_memory(settings: Settings, batches: list[list[Record]]) -> dict[str, dict[str, float]]:
+    """Peak memory of one step of ours by size of batch, each in a process of its own.
+
+    Args:
+        settings: shared by all; `graph_memory` is the budget that is held.
+        batches: one of each size.
+    """
+    found = {}
+    for batch in batches:
+        worker = Worker("ours", settings)
+        answer = worker.ask("run", batch)
+        worker.close()
+        print(f"{len(batch)} pairs, memory of ours: {answer['peak'] / 1e9:.2f} GB", flush=True)
+        found[str(len(batch))] = {name: answer[name] for name in ("peak", "recomputed", "tokens")}
+    return found
+
+
 def compare_gradients(settings: Settings, batch: list[Record]) -> dict[str, Any]:
     """Relative distance of each peer's gradients from those of one graph over the whole batch."""
     answers = {}

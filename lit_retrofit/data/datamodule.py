@@ -108,13 +108,19 @@ class RetrievalData(LightningDataModule):
         self.sources, self.validation_set = data.sources, data.validation
         self.reports = data.reports
         for source, part in self.sources:
-            if not isinstance(part, TableStream):
-                self._check_learns(source, part)
+            self._check_learns(source, part)
 
-    def _check_learns(self, source: SourceOptions, records: Sequence[Record]) -> None:
-        """A query with nothing to be told apart from has loss 0 and learns nothing, without a word."""
-        drawn = negatives_of(source, self.sampling) > 0
-        without = sum(not (drawn and record.negatives) for record in records)
+    def _check_learns(self, source: SourceOptions, records: Sequence[Record] | TableStream) -> None:
+        """A query with nothing to be told apart from has loss 0 and learns nothing, without a word.
+
+        Which records of a stream have negatives is not known before: they are taken to have them.
+        """
+        if negatives_of(source, self.sampling) == 0:
+            without = len(records)
+        elif isinstance(records, TableStream):
+            without = 0
+        else:
+            without = sum(not record.negatives for record in records)
         alone = min(self.sampling.batch_size, sum(len(part) for _, part in self.sources)) == 1
         if alone and without == len(records):
             raise UserError(

@@ -22,7 +22,7 @@ def test_all_train_the_same(bert_folder, tmp_path) -> None:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     subprocess.run(
         [sys.executable, "-m", "benchmarks.training", "--batch-sizes", "12", "--model", str(bert_folder),
-         "--data", str(data), "--max-length", "20", "--rounds", "2", "--threads", "1", "--token-budget", "64",
+         "--data", str(data), "--max-length", "20", "--rounds", "2", "--threads", "1", "--token-budget", "64", "--memory-sizes", "6", "12",
          "--json", str(tmp_path / "out.json"), "--markdown", str(tmp_path / "out.md")],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True,
     )  # fmt: skip
@@ -40,6 +40,10 @@ def test_all_train_the_same(bert_folder, tmp_path) -> None:
             each = [theirs / own for theirs, own in zip(found["seconds"], ours, strict=True)]
             assert results["ratios"]["12"][f"vs_{peer}"] == pytest.approx(statistics.median(each))
     assert (tmp_path / "out.md").read_text().count("| lit-retrofit |") == 2
+    memory = results["memory"]["sizes"]
+    assert set(memory) == {"6", "12"}
+    assert memory["6"]["tokens"] < memory["12"]["tokens"]
+    assert all(found["peak"] > 1e7 for found in memory.values())
 
 
 def test_a_batch_holds_no_record_twice_and_needs_enough_of_them() -> None:

@@ -248,6 +248,19 @@ def test_only_streamed_sources_need_validation_data_of_their_own(write_parquet) 
     assert len(list(module.train_dataloader())) == 2
 
 
+def test_one_streamed_query_per_batch_without_negatives_is_refused(write_parquet) -> None:
+    rows = [{"query": f"s{i}", "positive": f"t{i}", "negatives": [f"u{i}"]} for i in range(8)]
+    path = write_parquet(rows)
+    for negatives in (0, 1):
+        stream = SourceOptions(path, stream=True, negatives=negatives)
+        module = data(stream, batch_size=1, validation_share=0.0)
+        if negatives:
+            module.setup("fit")
+        else:
+            with pytest.raises(UserError, match="one query per batch and no hard negatives"):
+                module.setup("fit")
+
+
 def test_languages_are_capped_and_told(tmp_path) -> None:
     rows = [{"query": f"q{i}", "positive": f"t{i}", "language": ("de", "en", "en")[i % 3]} for i in range(30)]
     source = SourceOptions(write(tmp_path / "t.jsonl", rows), name="pages", max_per_language=12)

@@ -196,6 +196,19 @@ def test_masked_pairs_and_accuracy_are_counted(name, several):
     assert output.accuracy == pytest.approx(sum(hits) / ROWS)
 
 
+@pytest.mark.parametrize(("candidate", "masked"), [(-0.52, True), (-0.56, False)])
+def test_a_percentage_of_a_positive_below_zero_is_a_distance(candidate: float, masked: bool) -> None:
+    """95 % of -0.5 is -0.475, above the positive: as a bound it would keep the false negative at -0.52."""
+    queries = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    cosines = torch.tensor([-0.5, candidate], dtype=torch.float64)
+    documents = torch.stack([cosines, (1 - cosines.square()).sqrt()], dim=1)
+    options = ContrastiveOptions(false_negatives=Threshold(0.95, "percentage"))
+    output = info_nce(queries, documents, scale=20.0, options=options)
+    assert output.masked == masked
+    kept = 0.0 if masked else torch.log1p(torch.tensor(20.0 * (candidate + 0.5)).exp()).item()
+    assert output.loss.item() == pytest.approx(kept, rel=1e-6)
+
+
 def test_sorted_groups_multiply_only_where_they_meet(flops):
     """Two groups in order: half of the tiles hold no pair."""
     queries, documents = vectors(1, 128, 8), vectors(2, 128, 8)

@@ -12,7 +12,7 @@ from lit_retrofit.data.batching import TokenBatch, make_micro_batches
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions, find_blocks
 from lit_retrofit.planning.live_bytes import LiveBytes
-from lit_retrofit.training.grad_cache import CachedEmbeddings
+from lit_retrofit.training.grad_cache import CachedEmbeddings, RandomState
 from lit_retrofit.training.graph_budget import GraphBudget, GraphSize
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
 
@@ -275,6 +275,27 @@ def test_checkpointing_below_the_trained_blocks_keeps_nothing(build, method: str
     assert sizes[1] < sizes[0]
 
 
+def test_the_random_state_is_that_of_the_device_at_work(monkeypatch) -> None:
+    """Of several GPUs the current one need not be the one that embeds."""
+    states = {0: torch.tensor([0]), 1: torch.tensor([1])}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda": states[_index(device)])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device="cuda": states.update({_index(device): state})
+    )
+    device = torch.device("cuda", 1)
+    with torch.random.fork_rng(devices=()):
+        state = RandomState.capture(device)
+        drawn = torch.rand(3)
+        states.update({0: torch.tensor([7]), 1: torch.tensor([8])})
+        state.restore(device)
+        assert states == {0: torch.tensor([7]), 1: torch.tensor([1])}
+        assert torch.equal(torch.rand(3), drawn)
+
+
+def _index(device: torch.device | str) -> int:
+    return torch.device(device).index or 0
+
+
 class Scarce:
     """An encoder that runs out of memory in the n-th of its calls with a graph."""
 
@@ -441,6 +462,57 @@ def test_a_graph_kept_after_one_that_is_not_has_its_gradient_under_autocasts_wei
         return take_gradients(encoder)
 
     assert_equal(gradients(smallest), gradients(ALL))
+
+
+@pytest.mark.parametrize("kept", [NONE, ALL])
+def test_a_forward_without_graph_before_leaves_the_gradient_whole_under_autocasts_weight_cache(
+    build, kept: str
+) -> None:
+    """The cache lives until the outermost autocast ends: validation may come first, the second pass within."""
+    encoder = build(dtype=torch.float32)
+
+    def gradients(kept: str, validated: bool) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            if validated:
+                with torch.no_grad():
+                    whole_batch(encoder)
+            cached = engine(encoder, micro_batches(encoder), kept)
+            dense_loss(cached.leaf, 20.0).backward()
+            cached.backward(lambda: torch.autocast("cpu", torch.bfloat16))
+        return take_gradients(encoder)
+
+    assert_equal(gradients(kept, validated=True), gradients(ALL, validated=False))
+
+
+@pytest.mark.parametrize("kept", [NONE, SOME, ALL])
+def test_fp16_with_a_gradient_scaler(build, kept: str) -> None:
+    """Scaled by the scaler through both passes; where the scale is too large, the step is left out."""
+    encoder = build(dtype=torch.float32)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=1.0)
+    dense_loss(whole_batch(encoder), 20.0).backward()
+    expected = take_gradients(encoder)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+
+    def autocast():
+        return torch.autocast("cpu", torch.float16, cache_enabled=False)
+
+    def step(scale: float) -> torch.amp.GradScaler:
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=0.5)
+        with autocast():
+            cached = engine(encoder, micro_batches(encoder), kept)
+            loss = dense_loss(cached.leaf, 20.0)
+        scaler.scale(loss).backward()
+        cached.backward(autocast)
+        scaler.unscale_(optimizer)
+        return scaler
+
+    step(1024.0)
+    assert_close(take_gradients(encoder), expected, 0.02)
+    scaler = step(2.0**100)
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 2.0**99
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("kept", [NONE, SOME, ALL])
