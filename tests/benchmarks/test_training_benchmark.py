@@ -22,7 +22,8 @@ def test_all_train_the_same(bert_folder, tmp_path) -> None:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     subprocess.run(
         [sys.executable, "-m", "benchmarks.training", "--batch-sizes", "12", "--model", str(bert_folder),
-         "--data", str(data), "--max-length", "20", "--rounds", "2", "--threads", "1", "--token-budget", "64", "--memory-sizes", "6", "12",
+         "--data", str(data), "--max-length", "20", "--rounds", "2", "--threads", "1", "--token-budget", "64",
+         "--memory-sizes", "6", "12",
          "--json", str(tmp_path / "out.json"), "--markdown", str(tmp_path / "out.md")],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True,
     )  # fmt: skip

@@ -468,7 +468,7 @@ def test_a_graph_kept_after_one_that_is_not_has_its_gradient_under_autocasts_wei
 def test_a_forward_without_graph_before_leaves_the_gradient_whole_under_autocasts_weight_cache(
     build, kept: str
 ) -> None:
-    """The cache lives until the outermost autocast ends: validation may come first, the second pass within."""
+    """The cache lives until the outermost autocast ends, and validation may come before in it."""
     encoder = build(dtype=torch.float32)
 
     def gradients(kept: str, validated: bool) -> dict[str, Tensor]:
