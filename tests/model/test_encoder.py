@@ -178,6 +178,17 @@ def test_float32_out_of_autocast_and_float64_out_of_float64(build) -> None:
     assert encoder.double()(ids, mask).dtype == torch.float64
 
 
+def test_states_in_half_precision_are_pooled_in_float32(build) -> None:
+    """Not every backbone ends in a norm that autocast keeps in float32."""
+    encoder = build(dropout=0.0)
+    states = torch.randn(2, 200, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    encoder.states = lambda *_: states
+    found = encoder(torch.ones(2, 200, dtype=torch.long), torch.ones(2, 200, dtype=torch.long))
+    assert found.dtype == torch.float32
+    expected = torch.nn.functional.normalize(states.double().mean(1), dim=1)
+    assert (found - expected).abs().max() < 1e-6
+
+
 def test_full_fine_tuning_trains_all_but_the_unused_pooler(build) -> None:
     encoder = build()
     frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
