@@ -73,10 +73,18 @@ class SaveFitConfig(SaveConfigCallback):
 class RetrofitCLI(LightningCLI):
     """LightningCLI with one output folder per run, its loggers and callbacks, and the model's tokenizer."""
 
-    def __init__(self, *args: Any, trainer_class: type[Trainer] = RetrofitTrainer, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model_class: type[Retriever],
+        datamodule_class: type[RetrievalData],
+        *,
+        trainer_class: type[Trainer] = RetrofitTrainer,
+        **kwargs: Any,
+    ) -> None:
         """Parses, and runs the command; all but what is set here is as LightningCLI's."""
         super().__init__(
-            *args,
+            model_class,
+            datamodule_class,
             trainer_class=trainer_class,
             seed_everything_default=0,
             auto_configure_optimizers=False,
