@@ -11,6 +11,9 @@ from benchmarks.training.peers import PEERS, Settings
 from benchmarks.training.worker import Worker
 from lit_retrofit.data.records import Record
 
+WARM_UP = 512
+"""Queries, at most, of the step before the one whose memory is measured."""
+
 
 def measure(settings: Settings, peers: list[str], batches: list[list[Record]]) -> dict[str, Any]:
     """Times, losses and peak memory of one size of batch, by peer."""
@@ -46,7 +49,7 @@ def _summary(answers: list[dict[str, float]], size: int) -> dict[str, Any]:
 
 
 def peak_memory(settings: Settings, batches: list[list[Record]]) -> dict[str, dict[str, float]]:
-    """Peak memory of one step of ours by size of batch, each in a process of its own.
+    """Peak memory of a step of ours by size of batch, each in a process of its own that has done one before.
 
     Args:
         settings: shared by all; `graph_memory` is the budget that is held.
@@ -55,6 +58,7 @@ def peak_memory(settings: Settings, batches: list[list[Record]]) -> dict[str, di
     found = {}
     for batch in batches:
         worker = Worker("ours", settings)
+        worker.ask("run", batch[:WARM_UP])
         answer = worker.ask("run", batch)
         worker.close()
         print(f"{len(batch)} pairs, memory of ours: {answer['peak'] / 1e9:.2f} GB", flush=True)

@@ -53,12 +53,14 @@ class _Embedded:
         micro_batch: the texts.
         state: the random state before it.
         embeddings: with their graph, while it is kept.
+        graph_bytes: of that graph.
         frozen: the output of the frozen blocks, where it is kept.
     """
 
     micro_batch: TokenBatch
     state: RandomState
     embeddings: Tensor | None = None
+    graph_bytes: int = 0
     frozen: Recorded | None = None
 
 
@@ -105,6 +107,8 @@ class CachedEmbeddings:
         self._cheap = dict(cheap or {})
         self._frozen = frozen
         self._limit = self._room_for_graphs(micro_batches)
+        self._largest_graph = 0
+        self._on_cpu = all(micro_batch.input_ids.device.type == "cpu" for micro_batch in micro_batches)
         self.kept_bytes = 0
         leaf = None
         for micro_batch in micro_batches:
@@ -112,6 +116,7 @@ class CachedEmbeddings:
             if leaf is None:
                 leaf = embeddings.new_empty((texts, embeddings.shape[1]))
             leaf.index_copy_(0, micro_batch.rows, embeddings)
+            self._give_back()
         if leaf is None:
             raise ValueError("micro_batches is empty: there is nothing to embed")
         self.leaf = leaf.requires_grad_(torch.is_grad_enabled())
@@ -188,8 +193,9 @@ class CachedEmbeddings:
                 raise
         else:
             self._bytes_per_token[step.micro_batch.role] = size.bytes / step.micro_batch.input_ids.numel()
+            self._largest_graph = max(self._largest_graph, size.bytes)
             if self.kept_bytes + size.bytes <= self._limit:
-                step.embeddings, step.frozen = embeddings, None
+                step.embeddings, step.graph_bytes, step.frozen = embeddings, size.bytes, None
                 self.kept_bytes += size.bytes
             return embeddings
         self.release()  # here, where the error no longer holds on to what was computed
@@ -218,7 +224,7 @@ class CachedEmbeddings:
             self.release()
         after.restore(gradient.device)
         self._pending = []
-        self._budget.end_step()
+        self._budget.end_step(self.kept_bytes)
 
     def _try_backward(
         self,
@@ -239,6 +245,7 @@ class CachedEmbeddings:
                 rows = self._pending[number].micro_batch.rows
                 if embeddings.requires_grad:
                     embeddings.backward(gradient[rows].to(embeddings.dtype))
+                self._give_back()
                 if not trial:
                     self._pending.pop()
         except RuntimeError as error:
@@ -258,9 +265,22 @@ class CachedEmbeddings:
         device = step.micro_batch.input_ids.device
         step.state.restore(device)
         role = step.micro_batch.role
-        with context(), GraphSize(self._weights, self._cheap.get(role)):
-            prefix = self._prefixes.get(role)
-            if step.frozen is None or prefix is None:
-                return self._encode(step.micro_batch)
-            with prefix.replaying(step.frozen, lambda state: state.restore(device)):
-                return self._encode(step.micro_batch)
+        with context(), GraphSize(self._weights, self._cheap.get(role)) as size:
+            embeddings = self._encode_again(step)
+        self._largest_graph = max(self._largest_graph, size.bytes)
+        return embeddings
+
+    def _encode_again(self, step: _Embedded) -> Tensor:
+        prefix = self._prefixes.get(step.micro_batch.role)
+        if step.frozen is None or prefix is None:
+            return self._encode(step.micro_batch)
+        device = step.micro_batch.input_ids.device
+        with prefix.replaying(step.frozen, lambda state: state.restore(device)):
+            return self._encode(step.micro_batch)
+
+    def _give_back(self) -> None:
+        """On a CPU, freed memory, but for what kept graphs will take again; on a GPU, torch does it."""
+        if self._on_cpu:
+            held = sum(step.graph_bytes for step in self._pending if step.embeddings is not None)
+            to_come = max(self._budget.most_kept, self.kept_bytes) - held
+            self._budget.freed.give_back(soon_needed=self._largest_graph + to_come)

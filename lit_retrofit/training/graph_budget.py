@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lit_retrofit.model.cheap_layers import CheapLayers, Notes, Output
 from lit_retrofit.model.device import free_memory
+from lit_retrofit.training.freed_memory import FreedMemory
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,18 @@ class GraphBudget:
 
     Args:
         gigabytes: the budget, or None to take a share of what is free at the first step.
+
+    Attributes:
+        freed: memory of graphs that are gone.
+        most_kept: bytes of graphs in one of the steps so far.
     """
 
     def __init__(self, gigabytes: float | None = None) -> None:
         self._limit = None if gigabytes is None else round(gigabytes * 1e9)
         self._steps = 0
         self._said = False
+        self.freed = FreedMemory()
+        self.most_kept = 0
 
     def limit(self, device: torch.device) -> int:
         """Bytes that may be kept on this device."""
@@ -48,14 +55,15 @@ class GraphBudget:
         """Whether running out of memory is still answered by lowering the budget."""
         return self._steps < TRIAL_STEPS
 
-    def end_step(self) -> None:
-        """A step has gone through both passes."""
+    def end_step(self, kept: int) -> None:
+        """A step has gone through both passes, with so many bytes of graphs kept."""
         self._steps += 1
+        self.most_kept = max(self.most_kept, kept)
 
     def lower(self, kept: int) -> None:
         """Memory ran out with this many bytes of graphs kept: at most half of them from now on."""
         self._limit = kept // 2
-        self._steps = 0
+        self._steps = self.most_kept = 0
         level = logging.DEBUG if self._said else logging.WARNING
         self._said = True
         log.log(

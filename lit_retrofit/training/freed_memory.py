@@ -1,0 +1,64 @@
+"""What the C library's heap still holds of freed tensors, given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+SPARE = 512_000_000
+"""Bytes of freed memory that the heap may hold; with half of that, four times as many pages are got anew."""
+_PAGES = Path("/proc/self/statm")
+
+
+class _HeapInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc's malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+class FreedMemory:
+    """The freed memory of this process that the system cannot use.
+
+    glibc keeps freed blocks below 32 MB for later ones. Micro-batches differ in length, so that a later
+    tensor often fits into none of the holes, and the heap grows with the number of micro-batches: from 3.5
+    GB for 512 pairs to 4.7 GB for 2048, on two layers. Giving back the holes' pages once they are many
+    makes that 3.3 GB for both, in 1.00 to 1.05 times the time. Pages of their own for all large tensors
+    (``M_MMAP_THRESHOLD``) do the same in 1.3 times the time.
+
+    With another C library, which has no such question, nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None) if _PAGES.exists() else None
+        if not (hasattr(self._libc, "mallinfo2") and hasattr(self._libc, "malloc_trim")):
+            self._libc = None
+            return
+        self._libc.mallinfo2.restype = _HeapInfo
+        self._libc.malloc_trim.argtypes = [ctypes.c_size_t]
+        self._not_freed: int | None = None
+
+    def give_back(self, soon_needed: int = 0) -> None:
+        """Gives back the pages of freed blocks, if they are many.
+
+        Args:
+            soon_needed: bytes of them that are needed again soon; they may stay, and `SPARE` in any case.
+        """
+        if self._libc is None:
+            return
+        # What the heap does not know of (libraries, Python's own arenas) is whatever stays after giving back.
+        if self._not_freed is None or self._beyond_tensors() - self._not_freed > max(SPARE, soon_needed):
+            self._libc.malloc_trim(0)
+            self._not_freed = self._beyond_tensors()
+
+    def _beyond_tensors(self) -> int:
+        """Bytes of the process's own memory that no block of the heap is in use for."""
+        resident, shared = (int(pages) for pages in _PAGES.read_text().split()[1:3])
+        heap = self._libc.mallinfo2()
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE") - heap.uordblks - heap.hblkhd
