@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lit_retrofit.cli import main as lit_retrofit
+from benchmarks.commands import lit_retrofit
 from lit_retrofit.data.formats import read_records, write_records
 from lit_retrofit.evaluation.results import Results, read_results
 from lit_retrofit.quickstart.embedded_data import resolve_data
@@ -42,13 +42,6 @@ class Arm:
     make: Callable[[Path, int], None]
 
 
-def run(*words: str) -> None:
-    """A command as a user would type it."""
-    status = lit_retrofit(list(words))
-    if status:
-        raise SystemExit(f"lit-retrofit {' '.join(words)}: status {status}")
-
-
 def hide_queries(folder: Path) -> Path:
     """The documents of the training data without queries, and without what tells translations."""
     path = folder / "documents.jsonl"
@@ -65,8 +58,10 @@ def by_rules(documents: Path, templates: Sequence[str]) -> Callable[[Path, int],
     """Records by the rule-based generator."""
 
     def make(output: Path, seed: int) -> None:
-        run("synthesize", str(documents), "--output", str(output), "--seed", str(seed), "--overwrite",
-            "--templates", f"[{','.join(templates)}]", "--filters.retriever", MODEL)  # fmt: skip
+        lit_retrofit(
+            "synthesize", documents, "--output", output, "--seed", str(seed), "--overwrite",
+            "--templates", f"[{','.join(templates)}]", "--filters.retriever", MODEL,
+        )  # fmt: skip
 
     return make
 
@@ -93,21 +88,26 @@ def measure(arm: Arm, seed: int, steps: int, folder: Path) -> tuple[Results, int
         The results, and how many records there were.
     """
     arm.make(folder / "records.jsonl", seed)
-    run("mine", MODEL, "--data", str(folder / "records.jsonl"), "--output", str(folder / "mined.jsonl"),
-        "--pool", "language", "--max_length", "64", "--min_negatives", "0", "--overwrite")  # fmt: skip
-    run("fit", "--config", "configs/recipes/quickstart.yaml", "--output", str(folder / "fit"), "--overwrite",
+    lit_retrofit(
+        "mine", MODEL, "--data", folder / "records.jsonl", "--output", folder / "mined.jsonl",
+        "--pool", "language", "--max_length", "64", "--min_negatives", "0", "--overwrite",
+    )  # fmt: skip
+    lit_retrofit(
+        "fit", "--config", "configs/recipes/quickstart.yaml", "--output", folder / "fit", "--overwrite",
         "--seed_everything", str(seed), "--data.sampling.seed", str(seed),
         "--data.options.train", f"[{folder / 'mined.jsonl'}]", "--data.options.validation_share", "0",
-        "--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps),
-        "--trainer.limit_train_batches", "1.0")  # fmt: skip
+        "--trainer.max_epochs=-1", f"--trainer.max_steps={steps}", "--trainer.limit_train_batches=1.0",
+    )  # fmt: skip
     evaluate(str(folder / "fit"), folder / "after")
     return read_results(folder / "after"), len(read_records(folder / "records.jsonl")[0])
 
 
 def evaluate(model: str, output: Path) -> None:
     """Measures on the test set, as the quickstart does."""
-    run("evaluate", model, "--data", "quickstart:test", "--max_length", "128", "--precision", "auto",
-        "--output", str(output), "--overwrite")  # fmt: skip
+    lit_retrofit(
+        "evaluate", model, "--data", "quickstart:test", "--max_length", "128", "--precision", "auto",
+        "--output", output, "--overwrite",
+    )  # fmt: skip
 
 
 def columns(results: Results) -> dict[str, float]:

@@ -6,13 +6,13 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ablations.plan import Ablation
 from benchmarks.ablations.running import Finished
 from benchmarks.ablations.scoring import Score, compare, read_columns
+from benchmarks.plotting import can_plot, save, subplots
 
 BASE = "untouched base"
 Runs = Mapping[str, Sequence[Finished]]
@@ -98,21 +98,14 @@ def _cell(found: Score) -> str:
 
 def draw(path: Path, ablation: Ablation, scores: Mapping[str, Mapping[str, Score]]) -> bool:
     """Differences to the baseline with their intervals, a panel per column; False without matplotlib."""
-    if find_spec("matplotlib") is None:
-        print("no plot: matplotlib is not installed (pip install lit-retrofit[benchmarks])")
+    if not can_plot():
         return False
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same figures make the same file
-    from matplotlib import pyplot
-
     names = [name for name, own in scores.items() if own and name != ablation.baseline]
     columns = list(dict.fromkeys(column for name in names for column in scores[name]))
     if not columns or ablation.baseline not in scores or not scores[ablation.baseline]:
         return False
     size = (3 * len(columns) + 2, 0.4 * len(names) + 1.6)
-    figure, axes = pyplot.subplots(1, len(columns), sharey=True, squeeze=False, figsize=size)
+    figure, axes = subplots(path, 1, len(columns), sharey=True, figsize=size)
     for axis, column in zip(axes[0], columns, strict=True):
         for row, name in enumerate(names):
             found = scores[name][column]
@@ -126,7 +119,5 @@ def draw(path: Path, ablation: Ablation, scores: Mapping[str, Mapping[str, Score
         axis.grid(True, axis="x", alpha=0.25)
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    save(figure, path)
     return True

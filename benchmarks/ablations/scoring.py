@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_retrofit.evaluation.results import read_queries
+from lit_retrofit.evaluation.results import QueryResult, read_queries
 from lit_retrofit.evaluation.significance import interval
 
 Task = tuple[str, "str | None", "str | None"]
@@ -49,14 +49,21 @@ def read_columns(scores: dict[str, Path], unseen: Sequence[str]) -> dict[str, Qu
     """
     found: dict[str, Queries] = {}
     for test_set, folder in scores.items():
-        for query in read_queries(folder):
-            columns = [f"{test_set} {query.kind.replace('_', '-')}"]
-            if query.kind == "monolingual" and query.query_language in unseen:
-                columns.append(f"{test_set} unseen")
-            for column in columns:
-                task = (query.kind, query.query_language, query.corpus_language)
-                found.setdefault(column, {}).setdefault(task, {})[query.query_id] = query.ndcg
+        add_columns(found, test_set, read_queries(folder), unseen)
     return found
+
+
+def add_columns(
+    found: dict[str, Queries], test_set: str, queries: Iterable[QueryResult], unseen: Sequence[str] = ()
+) -> None:
+    """Puts the queries of a test set into their columns; see `read_columns`."""
+    for query in queries:
+        columns = [f"{test_set} {query.kind.replace('_', '-')}"]
+        if query.kind == "monolingual" and query.query_language in unseen:
+            columns.append(f"{test_set} unseen")
+        for column in columns:
+            task = (query.kind, query.query_language, query.corpus_language)
+            found.setdefault(column, {}).setdefault(task, {})[query.query_id] = query.ndcg
 
 
 def compare(arm: Sequence[Queries], baseline: Sequence[Queries] | None) -> Score:

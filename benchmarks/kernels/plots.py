@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from benchmarks.plotting import can_plot, save, subplots
 
 Entry = dict[str, Any]
 Curves = dict[str, list[tuple[float, float]]]
@@ -13,8 +14,7 @@ Curves = dict[str, list[tuple[float, float]]]
 
 def draw(results: Entry, output: Path) -> list[Path]:
     """Writes one SVG per question, beside the results; none without matplotlib."""
-    if find_spec("matplotlib") is None:
-        print("no plots: matplotlib is not installed (pip install lit-retrofit[benchmarks])")
+    if not can_plot():
         return []
     curves = {
         "time": (_times(results), "seconds"),
@@ -60,22 +60,14 @@ def _errors(results: Entry) -> Curves:
 
 
 def _plot(path: Path, curves: Curves, titles: dict[str, str], label: str) -> bool:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same figures make the same file
-    from matplotlib import pyplot
-
     if not any(len(points) > 1 for points in curves.values()):
         return False
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, ((axes,),) = subplots(path, figsize=(7, 4.5))
     for name, points in curves.items():
         width = 2.5 if name == "ours" else 1.2
         axes.plot(*zip(*points, strict=True), marker="o", linewidth=width, label=titles[name])
     axes.set(xscale="log", yscale="log", xlabel="documents N", ylabel=label)
     axes.grid(True, which="both", alpha=0.25)
     axes.legend(fontsize="small")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    save(figure, path)
     return True
