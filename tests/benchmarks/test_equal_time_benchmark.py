@@ -43,10 +43,9 @@ def test_our_lead_is_taken_query_by_query():
     assert "| lit-retrofit | 40 | 98 s | **0.7550** |" in lines
 
 
-def test_bm25_is_what_evaluate_says_of_it(model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.equal_time.__main__.TEST", "quickstart:test")
+def test_bm25_is_what_evaluate_says_of_it(bert_folder, tmp_path):
     found = _bm25(Data(tmp_path, tmp_path, resolve_data("quickstart:test"), ""))
-    told = evaluate(str(model_folder), data="quickstart:test", bm25=True, output=tmp_path / "scores")
+    told = evaluate(str(bert_folder), data="quickstart:test", bm25=True, output=tmp_path / "scores")
     for column, kind in (("dev monolingual", "monolingual"), ("quickstart:test monolingual", "monolingual")):
         means = [np.mean(list(task.values())) for task in found[column].values()]
         assert np.mean(means) == pytest.approx(told.bm25_means[kind]["nDCG@10"], abs=1e-9)

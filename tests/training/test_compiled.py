@@ -57,16 +57,20 @@ def build(folder, kind: str, trained: dict, packs: bool, **options) -> Encoder:
     return encoder
 
 
-def train(encoder: Encoder, micro_batches: tuple[TokenBatch, ...], gigabytes: float):
-    cached = CachedEmbeddings(
-        lambda batch: encoder(batch.input_ids, batch.attention_mask), micro_batches, TEXTS,
-        GraphBudget(gigabytes), encoder.parameters(), {None: encoder.frozen} if encoder.frozen else {},
-    )  # fmt: skip
+def train(encoder: Encoder, micro_batches: tuple[TokenBatch, ...], gigabytes: float, half: bool = False):
+    def context():
+        return torch.autocast("cpu", torch.bfloat16, enabled=half)
+
+    with context():
+        cached = CachedEmbeddings(
+            lambda batch: encoder(batch.input_ids, batch.attention_mask), micro_batches, TEXTS,
+            GraphBudget(gigabytes), encoder.parameters(), {None: encoder.frozen} if encoder.frozen else {},
+        )  # fmt: skip
     queries, documents = cached.leaf[: TEXTS // 2], cached.leaf[TEXTS // 2 :]
     loss = nn.functional.cross_entropy(queries @ documents.T * 10, torch.arange(TEXTS // 2))
     loss.backward()
     recomputed = cached.recomputed_tokens
-    cached.backward()
+    cached.backward(context)
     gradients = {n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None}
     encoder.zero_grad()
     return loss.detach(), gradients, recomputed
@@ -104,3 +108,16 @@ def test_trains_like_the_uncompiled_one(model_folder, monkeypatch, case: str, ba
     assert len(shapes) > 12
     assert 0 < pieces[-1] <= MOST
     assert pieces == pieces[:1] * STEPS  # all in the first step
+
+
+@pytest.mark.slow
+def test_trains_in_16_bits_like_the_uncompiled_one(model_folder, monkeypatch) -> None:
+    kind, trained, packs, _ = CASES["packed, half kept"]
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compiled = build(model_folder, kind, trained, packs, compile=True)
+    plain = build(model_folder, kind, trained, packs)
+    found, gradients, _ = train(compiled, step_of(0), 0.0, half=True)
+    loss, expected, _ = train(plain, step_of(0), 0.0, half=True)
+    assert abs(found - loss) < 0.02
+    for name, gradient in expected.items():
+        assert (gradients[name] - gradient).norm() < 0.05 * gradient.norm(), name
