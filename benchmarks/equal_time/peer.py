@@ -78,7 +78,10 @@ class Shared:
 
 
 def train_apart(shared: Shared, setting: Setting, output: Path) -> tuple[int, float]:
-    """Trains in a process of its own; returns steps and seconds, those of mining included."""
+    """Trains in a process of its own; returns steps and seconds, those of mining included.
+
+    Where mining takes all of the time there are no steps, and the model is the base.
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_train, (shared, setting, output))
 
@@ -89,7 +92,10 @@ def _train(shared: Shared, setting: Setting, output: Path) -> tuple[int, float]:
     if setting.mined:
         rows = _with_negatives(shared, rows)
     left = shared.seconds - (time.perf_counter() - begin)
-    _, probe = _run(shared, setting, rows, PROBE_STEPS, left, output)
+    if left <= 0:
+        _model(shared).save_pretrained(str(output), create_model_card=False)
+        return 0, shared.seconds - left
+    _, probe = _run(shared, setting, rows, PROBE_STEPS, float("inf"), output)
     # The first step also pays for allocations.
     per_step = (probe.step_ends[-1] - probe.step_ends[0]) / (len(probe.step_ends) - 1)
     model, clock = _run(shared, setting, rows, max(1, round(left / per_step)), left, output)
