@@ -30,7 +30,7 @@ class MergedLoraLinear(Linear):
         if args or kwargs or not self._is_plain():
             return super().forward(x, *args, **kwargs)
         (name,) = self.active_adapters
-        base = self.get_base_layer()
+        base: Any = self.get_base_layer()
         down, up = self.lora_A[name].weight, self.lora_B[name].weight
         linear = self._linear(x, base.weight)
         if linear is None:

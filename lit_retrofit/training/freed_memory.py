@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import Any
 
 SPARE = 512_000_000
 """Bytes of freed memory that the heap may hold; with half of that, four times as many pages are got anew."""
@@ -36,13 +37,13 @@ class FreedMemory:
     """
 
     def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None) if _PAGES.exists() else None
-        if not (hasattr(self._libc, "mallinfo2") and hasattr(self._libc, "malloc_trim")):
-            self._libc = None
-            return
-        self._libc.mallinfo2.restype = _HeapInfo
-        self._libc.malloc_trim.argtypes = [ctypes.c_size_t]
         self._not_freed: int | None = None
+        self._libc: Any = None
+        libc: Any = ctypes.CDLL(None) if _PAGES.exists() else None
+        if hasattr(libc, "mallinfo2") and hasattr(libc, "malloc_trim"):
+            libc.mallinfo2.restype = _HeapInfo
+            libc.malloc_trim.argtypes = [ctypes.c_size_t]
+            self._libc = libc
 
     def give_back(self, soon_needed: int = 0) -> None:
         """Gives back the pages of freed blocks, if they are many.
