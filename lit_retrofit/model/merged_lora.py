@@ -1,14 +1,16 @@
-"""LoRA layers that compute what the base layer alone would compute, and little more."""
+"""LoRA layers that compute what the base layers alone would compute, and little more."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear
-from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+from torch import Tensor, nn
+
+from lit_retrofit.model.kept_weights import in_use
+from lit_retrofit.model.lora_products import Adapted, HalfProduct, MergedProduct, Product, multiply
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -16,28 +18,32 @@ _HALVES = (torch.float16, torch.bfloat16)
 class MergedLoraLinear(Linear):
     """peft's LoRA layer: the same weights, the same function, fewer passes over memory.
 
-    With W' = W + s·B·A (Hu et al., arXiv 2106.09685, section 4.1), made anew in every call, the layer is one
-    product x W'ᵀ instead of a product, two narrow ones, a multiplication and an addition over the whole
-    output. Making W' costs 2·r·in·out operations, r / tokens of the layer's own.
+    With W' = W + s·B·A (Hu et al., arXiv 2106.09685, section 4.1) the layer is one product x W'ᵀ instead of a
+    product, two narrow ones, a multiplication and an addition over the whole output. Making W' costs
+    2·r·in·out operations, r / tokens of the layer's own.
 
-    Under autocast to 16 bits the update would be lost in rounding W'. There it is added within the narrow
-    product, x Wᵀ + s·(x Aᵀ) Bᵀ: no multiplication, no addition, no two conversions of the input. With dropout
-    on the adapter's input, and whatever else is unusual, the layer is peft's.
+    Under autocast to 16 bits the update would be lost in rounding W'. There the narrow product x Aᵀ is laid
+    beside x, and s·B beside W: no multiplication, no addition, no conversion back and forth. With dropout on
+    the adapter's input, and whatever else is unusual, the layer is peft's.
+
+    Layers that read one input are computed together (`SharedInput`).
     """
+
+    shared: SharedInput | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The layer's output for (…, in) inputs: (…, out)."""
-        if args or kwargs or not self._is_plain():
+        product = None if args or kwargs or not self.is_plain() else self._product(x)
+        if product is None:
             return super().forward(x, *args, **kwargs)
-        (name,) = self.active_adapters
-        base: Any = self.get_base_layer()
-        down, up = self.lora_A[name].weight, self.lora_B[name].weight
-        linear = self._linear(x, base.weight)
-        if linear is None:
-            return super().forward(x)
-        return linear.apply(x, base.weight, base.bias, down, up, self.scaling[name])
+        if torch.compiler.is_compiling():
+            return multiply(product, x, [self.adapted()], None)[0]
+        if self.shared is None:
+            return multiply(product, x, [self.adapted()], in_use(x.device))[0]
+        return self.shared.output(self, x, product)
 
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
+        """Whether the layer is W + s·B·A and nothing else, of which the adapter alone is trained."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return False
         name = self.active_adapters[0]
@@ -45,65 +51,73 @@ class MergedLoraLinear(Linear):
         drops = plain and self.training and isinstance(self.lora_dropout[name], torch.nn.Dropout)
         return plain and not drops and not self.get_base_layer().weight.requires_grad
 
-    @staticmethod
-    def _linear(x: Tensor, weight: Tensor) -> type[torch.autograd.Function] | None:
+    def adapted(self) -> Adapted:
+        """Its tensors."""
+        (name,) = self.active_adapters
+        base: Any = self.get_base_layer()
+        down: Any = self.lora_A[name]
+        up: Any = self.lora_B[name]
+        return Adapted(base.weight, base.bias, down.weight, up.weight, self.scaling[name])
+
+    def _product(self, x: Tensor) -> Product | None:
         """How the layer is computed in the precision of the moment; None for peft's way."""
+        weight: Any = self.get_base_layer().weight
         if torch.is_autocast_enabled(x.device.type):
             half = torch.get_autocast_dtype(x.device.type) in _HALVES
-            return _HalfLinear if half and weight.dtype == torch.float32 else None
+            return HalfProduct if half and weight.dtype == torch.float32 else None
         exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
-        return _MergedLinear if exact else None
+        return MergedProduct if exact else None
 
 
-class _MergedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, down, up)
-        ctx.scaling = scaling
-        return F.linear(x, torch.addmm(weight, up, down, alpha=scaling), bias)
+class SharedInput:
+    """Layers of one input, such as an attention's query, key and value: the first call computes them all.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, down, up = ctx.saved_tensors
-        to_x = None
-        if ctx.needs_input_grad[0]:
-            to_x = gradient @ torch.addmm(weight, up, down, alpha=ctx.scaling)
-        gradient, x = gradient.flatten(0, -2), x.flatten(0, -2)
-        to_down = (gradient @ up).mul_(ctx.scaling).T @ x
-        to_up = gradient.T @ (x @ down.T).mul_(ctx.scaling)
-        return to_x, None, None, to_down, to_up, None
+    The input is read once instead of once for each, forward and backward. Who reads the same input is not
+    told by names: a layer whose output nobody asks for before the next input comes is by itself from then on.
+
+    Args:
+        layers: adapted ones with equally many inputs.
+    """
+
+    def __init__(self, layers: Sequence[MergedLoraLinear]) -> None:
+        self._layers = list(layers)
+        self._last: tuple[Tensor | None, dict[MergedLoraLinear, Tensor]] = None, {}
+
+    def output(self, layer: MergedLoraLinear, x: Tensor, product: Product) -> Tensor:
+        """One layer's (…, out) for (…, in)."""
+        source, waiting = self._last
+        found = waiting.pop(layer, None) if source is x else None
+        if found is None:
+            self._part_from(waiting)
+            found, waiting = self._compute(layer, x, product)
+        self._last = (x, waiting) if waiting else (None, {})
+        return found
+
+    def _part_from(self, unasked: dict[MergedLoraLinear, Tensor]) -> None:
+        for layer in unasked:
+            layer.shared = None
+            self._layers.remove(layer)
+
+    def _compute(
+        self, asked: MergedLoraLinear, x: Tensor, product: Product
+    ) -> tuple[Tensor, dict[MergedLoraLinear, Tensor]]:
+        layers = [layer for layer in self._layers if layer is asked or layer.is_plain()]
+        if asked not in layers:  # parted from just now
+            layers = [asked]
+        made = multiply(product, x, [layer.adapted() for layer in layers], in_use(x.device))
+        outputs = dict(zip(layers, made, strict=True))
+        return outputs.pop(asked), outputs
 
 
-class _HalfLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
-    ) -> Tensor:
-        half = torch.get_autocast_dtype(x.device.type)
-        with torch.autocast(x.device.type, enabled=False):
-            rows = x.flatten(0, -2).to(half)
-            narrow = rows @ down.to(half).T
-            y = F.linear(rows, weight.to(half), None if bias is None else bias.to(half))
-            y.addmm_(narrow, up.to(half).T, alpha=scaling)
-        # x as it came: other layers keep it, too. Weights in 16 bits would be kept once for each micro-batch.
-        ctx.save_for_backward(x, narrow, weight, down, up)
-        ctx.scaling = scaling
-        return y.unflatten(0, x.shape[:-1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, narrow, weight, down, up = ctx.saved_tensors
-        half = narrow.dtype
-        with torch.autocast(gradient.device.type, enabled=False):
-            gradient = gradient.flatten(0, -2)
-            to_narrow = (gradient @ up.to(half)).mul_(ctx.scaling)
-            to_down = to_narrow.T @ x.flatten(0, -2).to(half)
-            to_up = (gradient.T @ narrow).mul_(ctx.scaling)
-            to_x = None
-            if ctx.needs_input_grad[0]:
-                to_x = (gradient @ weight.to(half)).addmm_(to_narrow, down.to(half)).view(x.shape).to(x.dtype)
-        return to_x, None, None, to_down.to(down.dtype), to_up.to(up.dtype), None
+def join_layers(model: nn.Module) -> None:
+    """Lets the adapted layers of a module that have as many inputs be computed together."""
+    for module in model.modules():
+        by_inputs: dict[int | None, list[MergedLoraLinear]] = {}
+        for child in module.children():
+            if isinstance(child, MergedLoraLinear):
+                by_inputs.setdefault(child.in_features, []).append(child)
+        for layers in by_inputs.values():
+            if len(layers) > 1:
+                shared = SharedInput(layers)
+                for layer in layers:
+                    layer.shared = shared

@@ -28,6 +28,7 @@ class Run:
         parameters: of encoder and objective.
         table_trained: whether the token embeddings are trained.
         dimension: of an embedding.
+        made_weights: bytes that layers make of their weights and keep for a step (`kept_weights.py`).
         graph: what embedding a micro-batch takes.
         frozen_token_bytes: of the frozen blocks' output, 0 where there are none.
         graph_memory: the config's, in GB; None takes a share of what is free.
@@ -39,6 +40,7 @@ class Run:
     parameters: Parameters
     table_trained: bool
     dimension: int
+    made_weights: int
     graph: GraphCost
     frozen_token_bytes: int
     graph_memory: float | None
@@ -53,6 +55,7 @@ class Memory:
     Attributes:
         program: Python and its libraries, or CUDA's context.
         weights: in float32.
+        made_weights: of LoRA layers, made of theirs for one step; on a CPU.
         gradients: of what is trained.
         optimizer: AdamW's two moments.
         kept_graphs: of micro-batches that are not embedded twice.
@@ -67,6 +70,7 @@ class Memory:
 
     program: int
     weights: int
+    made_weights: int
     gradients: int
     optimizer: int
     kept_graphs: int
@@ -104,15 +108,15 @@ def step_memory(run: Run, batch: int) -> tuple[Memory, Kept]:
     embeddings = 2 * (batch + documents) * run.dimension * _FLOAT
     loss = _loss_bytes(run, batch, documents)
     groups = micro_batches(run.texts, batch, run.token_budget)
-    fixed = weights + 3 * gradients + embeddings
+    fixed = weights + run.made_weights + 3 * gradients + embeddings
     most = max(loss, _work(run, Kept(0, 0, groups, groups)))
     room = run.device.memory - run.device.program - fixed - most
     kept = _keep(run, groups, _limit(run, weights, room))
     work = _work(run, kept)
     total = round(fixed + kept.bytes + kept.frozen_outputs + max(loss, work))
     return Memory(
-        run.device.program, weights, gradients, 2 * gradients, round(kept.bytes), round(kept.frozen_outputs),
-        embeddings, round(loss), round(work), total, run.device.memory,
+        run.device.program, weights, run.made_weights, gradients, 2 * gradients, round(kept.bytes),
+        round(kept.frozen_outputs), embeddings, round(loss), round(work), total, run.device.memory,
         run.device.program + total <= run.device.memory,
     ), kept  # fmt: skip
 

@@ -10,7 +10,13 @@ from lit_retrofit.model.dual import DualEncoder
 from lit_retrofit.planning.devices import CPU, find_card, measure_cpu
 from lit_retrofit.planning.memory import Memory, Run, largest_batch, step_memory
 from lit_retrofit.planning.probe import measure_graph
-from lit_retrofit.planning.sizes import Parameters, count_flop, count_parameters, embedding_table
+from lit_retrofit.planning.sizes import (
+    Parameters,
+    count_flop,
+    count_parameters,
+    embedding_table,
+    made_weights,
+)
 from lit_retrofit.planning.step_time import StepTime, step_time
 from lit_retrofit.planning.workload import Texts
 from lit_retrofit.training.lit_module import Retriever
@@ -97,6 +103,7 @@ def make_plan(retriever: Retriever, texts: Texts, settings: Settings) -> Plan:
         parameters=count_parameters(retriever, encoder),
         table_trained=embedding_table(encoder).requires_grad,
         dimension=encoder.dimension,
+        made_weights=made_weights(encoder, half=half) if settings.device == CPU else 0,
         graph=measure_graph(encoder, length, half=half),
         frozen_token_bytes=encoder.frozen.token_bytes if encoder.frozen else 0,
         graph_memory=settings.graph_memory,

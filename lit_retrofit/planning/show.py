@@ -14,8 +14,8 @@ from lit_retrofit.planning.plan import Plan, gigabytes
 from lit_retrofit.planning.step_time import StepTime
 
 _MEMORY = (
-    "weights", "gradients", "optimizer", "kept_graphs", "frozen_outputs", "embeddings", "loss", "work",
-    "total",
+    "weights", "made_weights", "gradients", "optimizer", "kept_graphs", "frozen_outputs", "embeddings",
+    "loss", "work", "total",
 )  # fmt: skip
 _TIME = ("forward", "recomputed", "backward", "loss", "update", "total")
 

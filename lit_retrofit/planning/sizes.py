@@ -9,6 +9,7 @@ from torch import nn
 
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.lora import find_blocks
+from lit_retrofit.model.merged_lora import MergedLoraLinear
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ def embedding_table(encoder: Encoder) -> nn.Parameter:
     return encoder.backbone.get_input_embeddings().weight
 
 
+def made_weights(encoder: Encoder, *, half: bool) -> int:
+    """Bytes that LoRA layers make of their weights and keep for a step of training on a CPU."""
+    options = encoder.options
+    if options.lora is None or options.lora.dropout or options.compile:
+        return 0
+    adapted: list[Any] = [module for module in encoder.modules() if isinstance(module, MergedLoraLinear)]
+    return sum((2 if half else 4) * layer.get_base_layer().weight.numel() for layer in adapted)
+
+
 @dataclass(frozen=True)
 class Flop:
     """Operations of the matrix products (a multiply-add is two).
@@ -48,7 +58,7 @@ class Flop:
         frozen_forward: for each token, in the frozen blocks below all that is trained.
         trained_forward: for each token, in the blocks above.
         backward: for each token.
-        merging: for each pass of a micro-batch: the weights of LoRA layers that are computed as one product.
+        merging: of the weights of LoRA layers that are computed as one product, each time they are made.
     """
 
     frozen_forward: float
@@ -80,7 +90,7 @@ def count_flop(encoder: Encoder, length: float, *, merged: bool) -> Flop:
     A linear layer of P weights takes 2·P forward, 2·P for its input's gradient and, if it is trained, 2·P for
     its own (Kaplan et al., arXiv 2001.08361, section 2.1). Attention takes 4·L·d in each block forward, twice
     that backward. LoRA's two narrow matrices of P weights take 2·P forward and 4·P backward; merged layers
-    (`merged_lora.py`) take nothing forward but 2·r·in·out for each pass of a micro-batch. Gradient
+    (`merged_lora.py`) take nothing forward but 2·r·in·out whenever their weights are made. Gradient
     checkpointing repeats the forward of the trained blocks. Norms, activations and pooling are not counted,
     and of attention with a window no less than of a full one: an upper bound for long texts.
 

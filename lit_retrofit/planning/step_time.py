@@ -44,17 +44,21 @@ class StepTime:
 def step_time(run: Run, batch: int, kept: Kept, flop: CountFlop) -> StepTime:
     """Seconds of a step: operations over rates; loading of data is taken to run beside it."""
     device = run.device
-    forward = backward = recomputed = tokens = again = 0.0
+    made = device.on_cpu  # once for a step; on a card for each pass of a micro-batch
+    forward = flop(run.texts.document_tokens).merging if made else 0.0
+    backward = recomputed = tokens = again = 0.0
     for group in kept.groups:
         each = flop(group.length)
+        merging = 0.0 if made else each.merging
         tokens += group.count * group.tokens
-        forward += group.count * (group.tokens * each.forward + each.merging)
-        backward += group.count * (group.tokens * each.backward + each.merging)
+        forward += group.count * (group.tokens * each.forward + merging)
+        backward += group.count * (group.tokens * each.backward + merging)
     for group in kept.recomputed:
         each = flop(group.length)
+        merging = 0.0 if made else each.merging
         again += group.count * group.tokens
         pass_ = each.trained_forward if kept.frozen_outputs else each.forward
-        recomputed += group.count * (group.tokens * pass_ + each.merging)
+        recomputed += group.count * (group.tokens * pass_ + merging)
     loss = _loss_seconds(run, batch)
     # weight, gradient and two moments are read, all but the gradient written
     update = 7 * 4 * run.parameters.trainable / device.bandwidth

@@ -12,6 +12,7 @@ from lit_retrofit.data.batching import make_micro_batches
 from lit_retrofit.model.device import Precision, autocast_dtype
 from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.kept_weights import KeptWeights
 from lit_retrofit.model.tokenizer import Role
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -48,7 +49,7 @@ def embed_texts(
     training = encoder.training
     encoder.eval()
     try:
-        with Progress(*COLUMNS, disable=description is None) as progress:
+        with Progress(*COLUMNS, disable=description is None) as progress, KeptWeights().in_use():
             bar = progress.add_task(description or "", total=len(unique))
             for start in range(0, len(unique), _CHUNK):
                 chunk = unique[start : start + _CHUNK]

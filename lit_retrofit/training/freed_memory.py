@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SPARE = 512_000_000
-"""Bytes of freed memory that the heap may hold; with half of that, four times as many pages are got anew."""
+"""Bytes of freed memory that the heap may hold beyond what is needed again soon."""
 _PAGES = Path("/proc/self/statm")
 
 
@@ -49,12 +49,12 @@ class FreedMemory:
         """Gives back the pages of freed blocks, if they are many.
 
         Args:
-            soon_needed: bytes of them that are needed again soon; they may stay, and `SPARE` in any case.
+            soon_needed: bytes of them that are needed again soon; they may stay, and `SPARE` beyond them.
         """
         if self._libc is None:
             return
         # What the heap does not know of (libraries, Python's own arenas) is whatever stays after giving back.
-        if self._not_freed is None or self._beyond_tensors() - self._not_freed > max(SPARE, soon_needed):
+        if self._not_freed is None or self._beyond_tensors() - self._not_freed > SPARE + soon_needed:
             self._libc.malloc_trim(0)
             self._not_freed = self._beyond_tensors()
 

@@ -20,6 +20,7 @@ from lit_retrofit.data.batching import Role, TokenBatch
 from lit_retrofit.model.cheap_layers import CheapLayers
 from lit_retrofit.model.device import is_out_of_memory
 from lit_retrofit.model.frozen import FrozenPrefix, Recorded
+from lit_retrofit.model.kept_weights import KeptWeights
 from lit_retrofit.training.graph_budget import GraphBudget, GraphSize
 
 Encode = Callable[[TokenBatch], Tensor]
@@ -106,13 +107,15 @@ class CachedEmbeddings:
         self._prefixes = dict(prefixes or {})
         self._cheap = dict(cheap or {})
         self._frozen = frozen
+        self._made_weights = KeptWeights()  # of the weights as they are in this step
         self._limit = self._room_for_graphs(micro_batches)
         self._largest_graph = 0
         self._on_cpu = all(micro_batch.input_ids.device.type == "cpu" for micro_batch in micro_batches)
         self.kept_bytes = 0
         leaf = None
         for micro_batch in micro_batches:
-            embeddings = self._embed(micro_batch)
+            with self._made_weights.in_use():
+                embeddings = self._embed(micro_batch)
             if leaf is None:
                 leaf = embeddings.new_empty((texts, embeddings.shape[1]))
             leaf.index_copy_(0, micro_batch.rows, embeddings)
@@ -220,8 +223,10 @@ class CachedEmbeddings:
             raise RuntimeError("call loss.backward() once before CachedEmbeddings.backward()")
         gradient, self.leaf.grad = self.leaf.grad, None
         after = RandomState.capture(gradient.device)
-        while not self._try_backward(gradient, context, before_last):
-            self.release()
+        with self._made_weights.in_use():
+            while not self._try_backward(gradient, context, before_last):
+                self.release()
+        self._made_weights.clear()
         after.restore(gradient.device)
         self._pending = []
         self._budget.end_step(self.kept_bytes)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lit_retrofit.data.batching import make_micro_batches
-from lit_retrofit.planning.devices import find_card
+from lit_retrofit.planning.devices import CPU, find_card
 from lit_retrofit.planning.memory import Run, largest_batch, step_memory
 from lit_retrofit.planning.probe import GraphCost, Line
 from lit_retrofit.planning.sizes import Flop, Parameters
@@ -18,7 +18,7 @@ GRAPH = GraphCost(Line(1000.0, 100_000.0), Line(500.0, 20_000.0))
 CARD = find_card("rtx4090", "bf16-mixed")
 RUN = Run(
     device=CARD, parameters=Parameters(100_000_000, 1_000_000, 90_000_000, 0.01), table_trained=False,
-    dimension=384, graph=GRAPH, frozen_token_bytes=0, graph_memory=None, token_budget=8192,
+    dimension=384, made_weights=0, graph=GRAPH, frozen_token_bytes=0, graph_memory=None, token_budget=8192,
     texts=Texts(32, 128, 2, "given"),
 )  # fmt: skip
 
@@ -40,6 +40,23 @@ def test_the_parts_by_hand() -> None:
     assert memory.loss == 8 * 16 * 4 + 3 * 24 * 384 * 4
     assert memory.total == 412_000_000 + memory.kept_graphs + memory.embeddings + memory.work
     assert not kept.recomputed and memory.fits
+
+
+def test_weights_made_for_a_step_count() -> None:
+    memory = step_memory(replace(RUN, made_weights=85_000_000), 8)[0]
+    assert memory.made_weights == 85_000_000
+    assert memory.total == step_memory(RUN, 8)[0].total + 85_000_000
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_weights_are_made_once_a_step_on_a_cpu(on_cpu: bool) -> None:
+    device = replace(CARD, name=CPU) if on_cpu else CARD
+    run = replace(RUN, device=device, graph_memory=1.0)
+    kept = step_memory(run, 128)[1]  # five micro-batches, four of them embedded twice
+    without, merging = (step_time(run, 128, kept, lambda length, m=m: Flop(0, 2e6, 3e6, m)) for m in (0, 1e9))
+    made = (merging.forward - without.forward) * device.forward
+    assert made == pytest.approx((1 if on_cpu else 5) * 1e9)
+    assert (merging.recomputed == without.recomputed) == (merging.backward == without.backward) == on_cpu
 
 
 def test_what_is_not_kept_is_embedded_twice() -> None:

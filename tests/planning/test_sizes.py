@@ -6,7 +6,7 @@ import pytest
 
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.lora import LoraOptions
-from lit_retrofit.planning.sizes import count_flop, count_parameters, first_trained_block
+from lit_retrofit.planning.sizes import count_flop, count_parameters, first_trained_block, made_weights
 
 # A block of the tiny BERT: four attention matrices of 32 x 32, two of 32 x 48.
 LINEAR = 4 * 32 * 32 + 2 * 32 * 48
@@ -50,6 +50,14 @@ def test_lora_by_hand(bert_folder) -> None:
     assert merged.backward == plain.backward == 2 * (2 * LINEAR + 2 * ATTENTION + 4 * ADAPTERS)
     assert plain.forward == merged.forward + 2 * 2 * ADAPTERS
     assert plain.merging == 0
+
+
+def test_weights_made_for_a_step(bert_folder) -> None:
+    encoder = shapes(bert_folder, lora=LoraOptions(r=2))
+    assert made_weights(encoder, half=False) == 2 * made_weights(encoder, half=True) == 4 * 2 * LINEAR
+    assert made_weights(shapes(bert_folder, lora=LoraOptions(r=2, top_layers=1)), half=False) == 4 * LINEAR
+    for options in ({}, {"lora": LoraOptions(dropout=0.1)}, {"lora": LoraOptions(), "compile": True}):
+        assert made_weights(shapes(bert_folder, **options), half=False) == 0
 
 
 @pytest.mark.parametrize("options", [{"freeze_layers": 1}, {"lora": LoraOptions(r=2, top_layers=1)}])
