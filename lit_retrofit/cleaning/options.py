@@ -94,7 +94,7 @@ class ConsistencyOptions:
         top: a positive must be among so many best documents.
         pool: records whose documents are searched together: consecutive ones of those that are left.
         max_length: cut texts to this many tokens for the model.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         device: of the model; auto takes a GPU where there is one.
     """
 
@@ -102,7 +102,7 @@ class ConsistencyOptions:
     top: int = 20
     pool: int = 50_000
     max_length: int | None = None
-    token_budget: int = 16384
+    token_budget: int | None = None
     device: str = "auto"
 
 

@@ -49,7 +49,7 @@ def evaluate(
     document_prompt: str | None = None,
     pooling: PoolingName | None = None,
     max_length: int | None = None,
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     precision: Precision = "fp32",
     device: str = "auto",
     cache: Path | None = None,
@@ -88,7 +88,7 @@ def evaluate(
         document_prompt: put before every document; the model's own by default.
         pooling: mean, cls or last; the model's own by default.
         max_length: cut queries and documents to this many tokens; the model's own by default.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         precision: of the embedding model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
         cache: a folder that keeps embeddings, so that nothing is embedded twice, even by a run that was

@@ -37,7 +37,7 @@ class MeasureOptions:
         bm25: measure BM25 too.
         variants: smaller indexes to measure too.
         latency: time single queries too.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         precision: of the embedding model.
         cache: folder that keeps embeddings; None keeps none.
         processes: that embed at the same time, through the cache.
@@ -47,7 +47,7 @@ class MeasureOptions:
     bm25: bool = False
     variants: tuple[Variant, ...] = ()
     latency: bool = False
-    token_budget: int = 16384
+    token_budget: int | None = None
     precision: Precision = "fp32"
     cache: Path | None = None
     processes: int = 1

@@ -43,7 +43,7 @@ class MtebEncoder(AbsEncoder):
         encoder: on the device to use; its prompts are changed from task to task.
         meta: what mteb writes beside the results.
         prompts: task name, kind of task, role or ``NAME-ROLE`` → prompt; over the encoder's own.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         precision: of the embedding model.
         cache: folder that keeps embeddings; None keeps none.
 
@@ -57,7 +57,7 @@ class MtebEncoder(AbsEncoder):
         meta: ModelMeta,
         *,
         prompts: Mapping[str, str] | None = None,
-        token_budget: int = 16384,
+        token_budget: int | None = None,
         precision: Precision = "fp32",
         cache: Path | None = None,
     ) -> None:

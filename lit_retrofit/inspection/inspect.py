@@ -61,7 +61,7 @@ def inspect(
     max_length: int | None = None,
     precision: Precision = "auto",
     device: str = "auto",
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Inspection:
@@ -87,7 +87,7 @@ def inspect(
         max_length: tokens at which texts are cut; the model's own by default.
         precision: of the model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         seed: of the sample.
         overwrite: replace an earlier page and JSON file.
 
@@ -190,7 +190,7 @@ def _read_config(path: Path) -> DataOptions:
     return found
 
 
-def _embed(encoder: Encoders, token_budget: int, precision: Precision) -> Embed:
+def _embed(encoder: Encoders, token_budget: int | None, precision: Precision) -> Embed:
     embed = partial(embed_texts, encoder, token_budget=token_budget, precision=precision)
 
     def cut_and_embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:

@@ -43,7 +43,7 @@ def merge(
     scan: list[float] | None = None,
     protect_untrained: bool = False,
     pivot: str | None = "en",
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     precision: Precision = "fp32",
     device: str = "auto",
     overwrite: bool = False,
@@ -71,7 +71,7 @@ def merge(
         protect_untrained: pick only among weights at which the mean of the languages never trained on is not
             below the base's.
         pivot: the language that cross-lingual tasks lead to and start from.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         precision: of the embedding in the scan; auto is bf16 where the device multiplies it, else fp32.
         device: of the scan; auto takes a GPU where there is one.
         overwrite: replace an earlier merge.

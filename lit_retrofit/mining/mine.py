@@ -61,7 +61,7 @@ def mine(
     max_length: int | None = None,
     precision: Precision = "auto",
     device: str = "auto",
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     seed: int = 0,
     skip_invalid: bool = False,
     overwrite: bool = False,
@@ -117,7 +117,7 @@ def mine(
         max_length: cut texts to this many tokens; the model's own by default.
         precision: of the embedding model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         seed: of the random sampling.
         skip_invalid: skip and count invalid rows instead of stopping at the first.
         overwrite: replace the output.

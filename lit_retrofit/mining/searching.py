@@ -46,7 +46,7 @@ class SearchOptions:
         cache: folder of embeddings.
         processes: that embed.
         precision: of all models.
-        token_budget: tokens a model works on at a time.
+        token_budget: tokens a model works on at a time; None for as many as suit the device.
         device: of all models and of the search.
         seed: of an index.
     """
@@ -63,7 +63,7 @@ class SearchOptions:
     cache: Path
     processes: int
     precision: Precision
-    token_budget: int
+    token_budget: int | None
     device: torch.device
     seed: int
 

@@ -21,7 +21,7 @@ class CrossEncoder:
         device: to compute on.
         precision: fp32, or autocast to bf16 or fp16; auto is bf16 where the device multiplies it.
         max_length: tokens kept of query and document together; the model's own by default.
-        token_budget: padded tokens scored at a time.
+        token_budget: padded tokens scored at a time, texts taken to be of the model's length; by default 16384.
 
     Raises:
         UserError: no such model, or it is no cross-encoder with one output.
@@ -34,12 +34,13 @@ class CrossEncoder:
         device: torch.device,
         precision: Precision = "auto",
         max_length: int | None = None,
-        token_budget: int = 16384,
+        token_budget: int | None = None,
     ) -> None:
         self._device = device
         self._dtype = autocast_dtype(precision, device)
         self._model = _load(name, device, max_length)
-        self._batch_size = max(1, token_budget // min(self._model.max_length or 512, 8192))
+        budget = 16384 if token_budget is None else token_budget
+        self._batch_size = max(1, budget // min(self._model.max_length or 512, 8192))
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """(pairs,) float32 on the CPU: the classifier's output (a logit), larger is more relevant.

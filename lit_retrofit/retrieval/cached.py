@@ -61,7 +61,7 @@ def embed_cached(
     role: Role,
     *,
     cache: Path,
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     precision: Precision = "fp32",
     description: str | None = None,
 ) -> Tensor:
@@ -75,7 +75,7 @@ def embed_cached(
         texts: without prompts.
         role: query or document.
         cache: folder of embeddings, of any models.
-        token_budget: padded tokens of a micro-batch.
+        token_budget: padded tokens of a micro-batch; by default as many as suit the device.
         precision: see `embed_texts`.
         description: shown beside a progress bar; no bar without it.
 
@@ -114,7 +114,7 @@ def _embed_chunk(
     start: int,
     wanted: Wanted,
     store: EmbeddingStore,
-    token_budget: int,
+    token_budget: int | None,
     precision: Precision,
 ) -> int:
     """Embeds what is missing of a chunk, unless another process does; how many texts it were."""

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lit_retrofit.data.batching import make_micro_batches
-from lit_retrofit.model.device import Precision, autocast_dtype
+from lit_retrofit.model.device import Precision, autocast_dtype, tokens_at_a_time
 from lit_retrofit.model.dual import Encoders
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.kept_weights import KeptWeights
@@ -25,7 +25,7 @@ def embed_texts(
     texts: Sequence[str],
     role: Role,
     *,
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     precision: Precision = "fp32",
     description: str | None = None,
 ) -> Tensor:
@@ -35,7 +35,7 @@ def embed_texts(
         encoder: on the device to use; its training mode is restored afterwards. Of two, the role's is used.
         texts: without prompts.
         role: query or document.
-        token_budget: padded tokens of a micro-batch.
+        token_budget: padded tokens of a micro-batch; by default as many as suit the device.
         precision: fp32, or autocast to bf16 or fp16; auto is bf16 where the device multiplies it.
         description: shown beside a progress bar; no bar without it.
 
@@ -43,6 +43,7 @@ def embed_texts(
         (texts, dimension) float32 on the CPU.
     """
     encoder = encoder.of(role)
+    token_budget = tokens_at_a_time(token_budget, encoder.device)
     unique = list(dict.fromkeys(texts))
     rows = {text: row for row, text in enumerate(unique)}
     embeddings = torch.empty(len(unique), encoder.dimension)

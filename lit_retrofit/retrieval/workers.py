@@ -28,7 +28,7 @@ def embed_in_processes(
     *,
     cache: Path,
     processes: int = 1,
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     precision: Precision = "fp32",
     description: str | None = None,
 ) -> Tensor:
@@ -43,7 +43,7 @@ def embed_in_processes(
         role: query or document.
         cache: folder of embeddings, of any models.
         processes: at work, this one included.
-        token_budget: padded tokens of a micro-batch.
+        token_budget: padded tokens of a micro-batch; by default as many as suit the device.
         precision: see `embed_texts`.
         description: shown beside a progress bar; no bar without it.
 

@@ -28,7 +28,7 @@ def search(
     top: int = 5,
     json: bool = False,
     cache: Path | None = None,
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     precision: Precision = "fp32",
     device: str = "auto",
     skip_invalid: bool = False,
@@ -49,7 +49,7 @@ def search(
         top: documents to show.
         json: print a JSON object per query, with whole texts, instead of tables.
         cache: folder of embeddings, so that a corpus is embedded once; in the user's cache by default.
-        token_budget: tokens embedded at a time.
+        token_budget: tokens embedded at a time; by default as many as suit the device.
         precision: of the embedding models; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
         skip_invalid: skip and count rows without a text instead of stopping.

@@ -58,7 +58,7 @@ def embed_side(
     documents: Sequence[Document],
     *,
     cache: Path,
-    token_budget: int,
+    token_budget: int | None,
     precision: Precision,
     progress: bool,
 ) -> Side:

@@ -5,7 +5,7 @@ import torch
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model import device
-from lit_retrofit.model.device import autocast_dtype, choose_device, multiplies_bf16
+from lit_retrofit.model.device import autocast_dtype, choose_device, multiplies_bf16, tokens_at_a_time
 
 CPU = torch.device("cpu")
 
@@ -29,6 +29,11 @@ def test_cpus_are_asked_for_their_instructions(monkeypatch, avx512, amx, native)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     assert multiplies_bf16(CPU) is native
+
+
+def test_micro_batches_suit_the_device():
+    assert [tokens_at_a_time(None, torch.device(name)) for name in ("cpu", "cuda")] == [4096, 16384]
+    assert tokens_at_a_time(7, CPU) == 7
 
 
 def test_a_torch_that_cannot_be_asked_computes_in_fp32(monkeypatch):

@@ -36,7 +36,7 @@ class BackgroundRemine(Remine):
         pool: take negatives from all documents, from those in the query's language, or from those in the
             language of its first positive.
         rules: what a negative must satisfy. A new seed is made of its seed and the epoch.
-        token_budget: padded tokens embedded at a time.
+        token_budget: padded tokens embedded at a time; by default as many as suit the device.
         device: where to mine; auto is the device of training, which then needs memory for both.
     """
 
@@ -45,7 +45,7 @@ class BackgroundRemine(Remine):
         every_n_epochs: int = 1,
         pool: Scope = "all",
         rules: MiningRules = MiningRules(),  # noqa: B008 (frozen)
-        token_budget: int = 16384,
+        token_budget: int | None = None,
         device: str = "auto",
     ) -> None:
         super().__init__(every_n_epochs, pool, rules, token_budget)

@@ -49,7 +49,7 @@ class Remine(Callback):
         pool: take negatives from all documents, from those in the query's language, or from those in the
             language of its first positive.
         rules: what a negative must satisfy. A new seed is made of its seed and the epoch.
-        token_budget: padded tokens embedded at a time.
+        token_budget: padded tokens embedded at a time; by default as many as suit the device.
     """
 
     FOLDER = "remined"
@@ -59,7 +59,7 @@ class Remine(Callback):
         every_n_epochs: int = 1,
         pool: Scope = "all",
         rules: MiningRules = MiningRules(),  # noqa: B008 (frozen)
-        token_budget: int = 16384,
+        token_budget: int | None = None,
     ) -> None:
         if every_n_epochs < 1:
             raise UserError(f"every_n_epochs of Remine is {every_n_epochs}; it must be at least 1")
@@ -174,7 +174,7 @@ def training_records(trainer: Trainer) -> Sequence[Record]:
 
 
 def _find(
-    pool: Pool, rules: MiningRules, encoder: Encoders, token_budget: int, trainer: Trainer
+    pool: Pool, rules: MiningRules, encoder: Encoders, token_budget: int | None, trainer: Trainer
 ) -> tuple[list[Finding], dict[str, int]]:
     """Every rank embeds its share; the first searches and tells the others."""
     texts: dict[Role, list[str]] = {
@@ -196,7 +196,7 @@ def _embed(
     encoder: Encoders,
     texts: Sequence[str],
     role: Role,
-    token_budget: int,
+    token_budget: int | None,
     precision: Precision,
     trainer: Trainer,
 ) -> Tensor | None:
