@@ -21,7 +21,7 @@ class CrossEncoder:
         device: to compute on.
         precision: fp32, or autocast to bf16 or fp16; auto is bf16 where the device multiplies it.
         max_length: tokens kept of query and document together; the model's own by default.
-        token_budget: padded tokens scored at a time, texts taken to be of the model's length; by default 16384.
+        token_budget: padded tokens scored at a time, for texts of full length; by default 16384.
 
     Raises:
         UserError: no such model, or it is no cross-encoder with one output.
