@@ -2,10 +2,10 @@
 
     python -m benchmarks.training --batch-sizes 64 512 4096 --json training.json
 
-Every implementation gets the same base model, LoRA, batches, lengths and precision (float32), has a process
-of its own, and takes turns with the others step by step. A step is tokenization, forward, backward and the
-optimizer's update. Batches of 4096 and more are run on the two lowest layers of the encoder. Times of one
-machine say nothing of another's: read the ratios.
+Every implementation gets the same base model, LoRA, batches, lengths and precision, has a process of its own,
+and takes turns with the others step by step. A step is tokenization, forward, backward and the optimizer's
+update. Batches of 4096 and more are run on the two lowest layers of the encoder. Gradients are held against
+those of one graph in float32. Times of one machine say nothing of another's: read the ratios.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def arguments() -> argparse.Namespace:
         "--graph-memory", type=float, help="gigabytes of graphs that ours keeps; by default as `fit` decides"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: autocast of every encoder"
+    )
     parser.add_argument("--rounds", type=int, help="counted rounds; by default 5 of 64, 2 of 512, 1 of 4096")
     parser.add_argument("--gradients", type=int, default=64, help="queries of the comparison with one graph")
     parser.add_argument(
@@ -70,8 +73,9 @@ def main() -> None:
     given = arguments()
     records = read_pairs(given.data)
     base = Settings(
-        given.model, given.max_length, None, given.token_budget, given.graph_memory, given.threads
-    )
+        given.model, given.max_length, None, given.token_budget, given.graph_memory, given.threads,
+        given.precision == "bf16",
+    )  # fmt: skip
     sizes = {}
     for size in given.batch_sizes:
         settings = replace(base, layers=LARGE_LAYERS) if size >= LARGE else base
@@ -88,6 +92,7 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]]),
         "machine": describe("cpu", given.threads),
         "data": {"pairs": len(records), "max_length": given.max_length},
+        "precision": given.precision,
         "sizes": sizes,
         "gradients": compare_gradients(base, batch),
     }

@@ -15,6 +15,7 @@ from lit_retrofit.data.collating import RetrievalCollator
 from lit_retrofit.data.records import Record
 from lit_retrofit.data.sampling import Draw
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
+from lit_retrofit.model.kept_weights import KeptWeights
 from lit_retrofit.model.lora import LoraOptions, find_blocks, find_targets
 from lit_retrofit.model.source import resolve_model
 from lit_retrofit.training.grad_cache import CachedEmbeddings
@@ -38,6 +39,7 @@ class Settings:
         token_budget: padded tokens of our micro-batches.
         graph_memory: gigabytes of graphs that ours may keep; None for the engine's own choice.
         threads: of the CPU.
+        half: compute in bf16 (autocast; weights stay in float32).
     """
 
     model: str
@@ -46,6 +48,11 @@ class Settings:
     token_budget: int
     graph_memory: float | None
     threads: int
+    half: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """Of the encoder; losses are computed in float32."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
 
 
 class Step:
@@ -97,7 +104,8 @@ class Ours(Step):
 
     def embed(self, batch: TokenBatch) -> Tensor:
         """One micro-batch."""
-        return self.encoder(batch.input_ids, batch.attention_mask)
+        with self.settings.autocast():
+            return self.encoder(batch.input_ids, batch.attention_mask)
 
     def batch(self, records: list[Record]) -> RetrievalBatch:
         """Tokens in micro-batches."""
@@ -137,14 +145,15 @@ class Ours(Step):
         spent = {"encoder": 0.0, "loss": 0.0}
         leaf = torch.zeros(batch.texts, self.encoder.dimension)
         begin = time.perf_counter()
-        for part in reversed(batch.micro_batches):
-            if recomputed > 0:
-                recomputed -= part.input_ids.numel()
-                with torch.no_grad():
-                    self.embed(part)
-            embeddings = self.embed(part)
-            leaf[part.rows] = embeddings.detach()
-            embeddings.backward(torch.full_like(embeddings, 1e-6))
+        with KeptWeights().in_use():  # as in a step
+            for part in reversed(batch.micro_batches):
+                if recomputed > 0:
+                    recomputed -= part.input_ids.numel()
+                    with torch.no_grad():
+                        self.embed(part)
+                embeddings = self.embed(part)
+                leaf[part.rows] = embeddings.detach()
+                embeddings.backward(torch.full_like(embeddings, 1e-6))
         spent["encoder"] = time.perf_counter() - begin
         leaf.requires_grad_()
         begin = time.perf_counter()
@@ -203,9 +212,20 @@ class SentenceTransformers(Step):
         )
         set_adapters(backbone)
         self.model.train()
+        self.model.forward = self._in_precision(self.model.forward)
         name = "CachedMultipleNegativesRankingLoss" if cached else "MultipleNegativesRankingLoss"
         self.loss = getattr(losses, name)(self.model, scale=1 / TEMPERATURE)
         self.optimizer = torch.optim.AdamW(trained(self.model), lr=LEARNING_RATE)
+
+    def _in_precision(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """As accelerate wraps a model: the second pass of the cached loss is in 16 bits, too."""
+
+        def autocast(*args: Any, **kwargs: Any) -> Any:
+            with self.settings.autocast():
+                features = forward(*args, **kwargs)
+            return features | {"sentence_embedding": features["sentence_embedding"].float()}
+
+        return autocast if self.settings.half else forward
 
     def backward(self, records: list[Record]) -> float:
         """As its trainer does it: a column of texts at a time."""
