@@ -30,7 +30,8 @@ def markdown(results: Entry) -> str:
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "sentence-transformers"))
     head = (
         f"`{results['command']}` on {machine['processor']}, {machine['threads']} threads; "
-        f"{results['precision']}, LoRA of rank 16 on every linear layer, texts of natural length cut at {data['max_length']} tokens; "
+        f"{results['precision']}, LoRA of rank 16 on every linear layer, "
+        f"texts of natural length cut at {data['max_length']} tokens; "
         f"{versions}. Every implementation in a process of its own; they take turns; medians."
     )
     parts = ["# Training steps", head]
