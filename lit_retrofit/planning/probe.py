@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lit_retrofit.model.encoder import Encoder, freeze_layers, make_trainable
+from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.lora import find_blocks
+from lit_retrofit.model.trainable import freeze_layers, make_trainable
 from lit_retrofit.planning.live_bytes import LiveBytes
 from lit_retrofit.planning.sizes import first_trained_block
 from lit_retrofit.training.graph_budget import GraphSize
