@@ -9,6 +9,10 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from lit_retrofit.model.device import free_memory
+
+_SHARE = 0.05
+"""Of the memory that is free, for one layer's weight: of a large model not all are kept."""
 _IN_USE: ContextVar[KeptWeights | None] = ContextVar("_IN_USE", default=None)
 
 
@@ -36,7 +40,9 @@ class KeptWeights:
         """What was made under this key, or what is made now."""
         made = self._made.get(key)
         if made is None:
-            made = self._made[key] = make()
+            made = make()
+            if made.nbytes <= _SHARE * free_memory(made.device):
+                self._made[key] = made
         return made
 
     def clear(self) -> None:

@@ -52,7 +52,7 @@ def add_lora(backbone: nn.Module, options: LoraOptions) -> nn.Module:
     """
     from peft import LoraConfig, get_peft_model
 
-    from lit_retrofit.model.merged_lora import MergedLoraLinear, join_layers
+    from lit_retrofit.model.merged_lora import MergedLoraLinear
 
     if options.r < 1:
         raise UserError(f"lora.r is {options.r}; the rank must be at least 1")
@@ -82,6 +82,4 @@ def add_lora(backbone: nn.Module, options: LoraOptions) -> nn.Module:
     config._register_custom_module(
         {nn.Linear: MergedLoraLinear}
     )  # peft's way to give it a layer of one's own
-    adapted = get_peft_model(backbone, config)
-    join_layers(adapted)
-    return adapted
+    return get_peft_model(backbone, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,6 +70,18 @@ class MergedLoraLinear(Linear):
         return MergedProduct if exact else None
 
 
+@dataclass(frozen=True, eq=False)
+class _Key:
+    """What outputs were computed of, and how."""
+
+    x: Tensor
+    product: Product
+    with_graph: bool
+
+    def equals(self, other: _Key) -> bool:
+        return self.x is other.x and (self.product, self.with_graph) == (other.product, other.with_graph)
+
+
 class SharedInput:
     """Layers of one input, such as an attention's query, key and value: the first call computes them all.
 
@@ -81,22 +94,27 @@ class SharedInput:
 
     def __init__(self, layers: Sequence[MergedLoraLinear]) -> None:
         self._layers = list(layers)
-        self._last: tuple[Tensor | None, dict[MergedLoraLinear, Tensor]] = None, {}
+        self._last: tuple[_Key | None, dict[MergedLoraLinear, Tensor]] = None, {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy begins without outputs."""
+        return {**self.__dict__, "_last": (None, {})}
 
     def output(self, layer: MergedLoraLinear, x: Tensor, product: Product) -> Tensor:
         """One layer's (…, out) for (…, in)."""
+        key = _Key(x, product, torch.is_grad_enabled())
         source, waiting = self._last
-        found = waiting.pop(layer, None) if source is x else None
+        found = waiting.pop(layer, None) if source is not None and source.equals(key) else None
         if found is None:
             self._part_from(waiting)
             found, waiting = self._compute(layer, x, product)
-        self._last = (x, waiting) if waiting else (None, {})
+        self._last = (key, waiting) if waiting else (None, {})
         return found
 
     def _part_from(self, unasked: dict[MergedLoraLinear, Tensor]) -> None:
         for layer in unasked:
             layer.shared = None
-            self._layers.remove(layer)
+            self._layers = [other for other in self._layers if other is not layer]
 
     def _compute(
         self, asked: MergedLoraLinear, x: Tensor, product: Product

@@ -8,6 +8,7 @@ import torch
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.lora import add_lora, find_blocks
+from lit_retrofit.model.merged_lora import join_layers
 
 if TYPE_CHECKING:
     from lit_retrofit.model.encoder import EncoderOptions
@@ -29,6 +30,9 @@ def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
     adapted = backbone
     if options.lora is not None:
         adapted = add_lora(backbone, options.lora)
+        # A checkpointed block must compute again what it computed: layers must not part in between.
+        if not options.gradient_checkpointing:
+            join_layers(adapted)
     if options.gradient_checkpointing:
         # After peft, and undone: both libraries let the embeddings require a gradient, for reentrant
         # checkpoints' sake, and the backward pass would go down through all that is frozen.

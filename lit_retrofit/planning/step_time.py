@@ -44,7 +44,7 @@ class StepTime:
 def step_time(run: Run, batch: int, kept: Kept, flop: CountFlop) -> StepTime:
     """Seconds of a step: operations over rates; loading of data is taken to run beside it."""
     device = run.device
-    made = device.on_cpu  # once for a step; on a card for each pass of a micro-batch
+    made = run.made_weights > 0  # once for a step; where they are not kept for each pass of a micro-batch
     forward = flop(run.texts.document_tokens).merging if made else 0.0
     backward = recomputed = tokens = again = 0.0
     for group in kept.groups:

@@ -137,6 +137,7 @@ class CachedEmbeddings:
             step.embeddings = step.frozen = None
         self.kept_bytes = self._limit = 0
         self._prefixes = {}
+        self._made_weights.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 
@@ -16,6 +17,7 @@ from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.kept_weights import KeptWeights, in_use
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.model.merged_lora import MergedLoraLinear, join_layers
+from lit_retrofit.model.trainable import make_trainable
 from lit_retrofit.retrieval.embed import embed_texts
 
 CPU = torch.device("cpu")
@@ -128,6 +130,39 @@ def test_only_what_reads_the_same_input_stays_together(attention, groups) -> Non
     groups.clear()
     assert torch.equal(layers.v_proj(other), layers.v_proj(other))  # x's, computed already, is not taken
     assert groups == [1, 1]
+
+
+def test_an_output_without_a_graph_is_not_taken_for_one_with_it(attention) -> None:
+    x, layers = torch.randn(5, 32), attention.base_model.model
+    with torch.no_grad():
+        layers.q_proj(x)
+    assert layers.k_proj(x).requires_grad
+    layers.q_proj(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layers.v_proj(x).dtype == torch.bfloat16
+
+
+def test_a_copy_holds_no_outputs(attention) -> None:
+    x, layers = torch.randn(5, 32), attention.base_model.model
+    layers.q_proj(x)  # the others wait, with their graph
+    copied = copy.deepcopy(attention).base_model.model
+    assert torch.equal(copied.k_proj(x), layers.k_proj(x))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_that_compute_again_part_from_no_layer(tmp_path, checkpointing: bool) -> None:
+    """In a Qwen, the attention's last layer has as many inputs as query, key and value."""
+    from transformers import Qwen2Config, Qwen2Model
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1,
+    )  # fmt: skip
+    options = EncoderOptions("", lora=LoraOptions(r=4), gradient_checkpointing=checkpointing)
+    model = make_trainable(Qwen2Model(config), options).train()
+    model(input_ids=torch.tensor([[4, 9, 8, 2]])).last_hidden_state.pow(2).sum().backward()
+    assert sum(p.grad is not None for p in model.parameters()) == 2 * 2 * 7
 
 
 def test_an_input_is_let_go_of_when_all_have_read_it(attention) -> None:

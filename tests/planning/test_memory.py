@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lit_retrofit.data.batching import make_micro_batches
-from lit_retrofit.planning.devices import CPU, find_card
+from lit_retrofit.planning.devices import find_card
 from lit_retrofit.planning.memory import Run, largest_batch, step_memory
 from lit_retrofit.planning.probe import GraphCost, Line
 from lit_retrofit.planning.sizes import Flop, Parameters
@@ -48,15 +48,18 @@ def test_weights_made_for_a_step_count() -> None:
     assert memory.total == step_memory(RUN, 8)[0].total + 85_000_000
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_weights_are_made_once_a_step_on_a_cpu(on_cpu: bool) -> None:
-    device = replace(CARD, name=CPU) if on_cpu else CARD
-    run = replace(RUN, device=device, graph_memory=1.0)
+@pytest.mark.parametrize("kept_for_a_step", [True, False])
+def test_kept_weights_are_made_once_a_step(kept_for_a_step: bool) -> None:
+    run = replace(RUN, made_weights=int(kept_for_a_step), graph_memory=1.0)
     kept = step_memory(run, 128)[1]  # five micro-batches, four of them embedded twice
     without, merging = (step_time(run, 128, kept, lambda length, m=m: Flop(0, 2e6, 3e6, m)) for m in (0, 1e9))
-    made = (merging.forward - without.forward) * device.forward
-    assert made == pytest.approx((1 if on_cpu else 5) * 1e9)
-    assert (merging.recomputed == without.recomputed) == (merging.backward == without.backward) == on_cpu
+    made = (merging.forward - without.forward) * CARD.forward
+    assert made == pytest.approx((1 if kept_for_a_step else 5) * 1e9)
+    assert (
+        (merging.recomputed == without.recomputed)
+        == (merging.backward == without.backward)
+        == kept_for_a_step
+    )
 
 
 def test_what_is_not_kept_is_embedded_twice() -> None:
