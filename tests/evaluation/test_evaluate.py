@@ -264,7 +264,7 @@ def test_clustering(tmp_path, capsys):
         ("clustering", 4, 2, {"V-measure": 1})
     ]
     assert read_results(tmp_path / "out") == results
-    assert encoders[0].calls == [("query", 4, 16384, "fp32")]
+    assert encoders[0].calls == [("query", 4, None, "fp32")]
     printed = capsys.readouterr().out
     assert "labels" in printed and "V-measure" in printed
     with pytest.raises(UserError, match="clustering takes no versus, variants or candidates"):
