@@ -29,8 +29,8 @@ class FreedMemory:
 
     glibc keeps freed blocks below 32 MB for later ones. Micro-batches differ in length, so that a later
     tensor often fits into none of the holes, and the heap grows with the number of micro-batches: from 3.5
-    GB for 512 pairs to 4.7 GB for 2048, on two layers. Giving back the holes' pages once they are many
-    makes that 3.3 GB for both, in 1.00 to 1.05 times the time. Pages of their own for all large tensors
+    GB for 512 pairs to 4.7 GB for 2048, on two layers. Giving back the holes' pages once they are more
+    than half a gigabyte makes that 3.3 GB for both. Pages of their own for all large tensors
     (``M_MMAP_THRESHOLD``) do the same in 1.3 times the time.
 
     With another C library, which has no such question, nothing is done.
