@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lit_retrofit.model.device import free_memory
 
-_SHARE = 0.05
-"""Of the memory that is free, for one layer's weight: of a large model not all are kept."""
+KEPT_SHARE = 0.1
+"""Of the memory that is free when the first is made: of a large model not all are kept."""
 _IN_USE: ContextVar[KeptWeights | None] = ContextVar("_IN_USE", default=None)
 
 
@@ -26,6 +26,7 @@ class KeptWeights:
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Tensor] = {}
+        self._room: float | None = None
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -41,13 +42,17 @@ class KeptWeights:
         made = self._made.get(key)
         if made is None:
             made = make()
-            if made.nbytes <= _SHARE * free_memory(made.device):
+            if self._room is None:
+                self._room = KEPT_SHARE * free_memory(made.device)
+            if made.nbytes <= self._room:
+                self._room -= made.nbytes
                 self._made[key] = made
         return made
 
     def clear(self) -> None:
-        """Forgets all: the weights are about to change."""
+        """Forgets all: the weights are about to change, or memory ran out."""
         self._made.clear()
+        self._room = None
 
 
 def in_use(device: torch.device) -> KeptWeights | None:

@@ -103,7 +103,7 @@ def make_plan(retriever: Retriever, texts: Texts, settings: Settings) -> Plan:
         parameters=count_parameters(retriever, encoder),
         table_trained=embedding_table(encoder).requires_grad,
         dimension=encoder.dimension,
-        made_weights=made_weights(encoder, half=half) if settings.device == CPU else 0,
+        made_weights=made_weights(encoder, device.memory, half=half) if device.on_cpu else 0,
         graph=measure_graph(encoder, length, half=half),
         frozen_token_bytes=encoder.frozen.token_bytes if encoder.frozen else 0,
         graph_memory=settings.graph_memory,

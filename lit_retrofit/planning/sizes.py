@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from lit_retrofit.model.encoder import Encoder
+from lit_retrofit.model.kept_weights import KEPT_SHARE
 from lit_retrofit.model.lora import find_blocks
 from lit_retrofit.model.merged_lora import MergedLoraLinear
 
@@ -41,13 +42,20 @@ def embedding_table(encoder: Encoder) -> nn.Parameter:
     return encoder.backbone.get_input_embeddings().weight
 
 
-def made_weights(encoder: Encoder, *, half: bool) -> int:
-    """Bytes that LoRA layers make of their weights and keep for a step of training on a CPU."""
+def made_weights(encoder: Encoder, memory: float, *, half: bool) -> int:
+    """Bytes that LoRA layers make of their weights and keep for a step of training on a CPU.
+
+    Args:
+        encoder: its shapes are enough.
+        memory: bytes that are free.
+        half: whether the run computes in 16 bits.
+    """
     options = encoder.options
     if options.lora is None or options.lora.dropout or options.compile:
         return 0
     adapted: list[Any] = [module for module in encoder.modules() if isinstance(module, MergedLoraLinear)]
-    return sum((2 if half else 4) * layer.get_base_layer().weight.numel() for layer in adapted)
+    made = sum((2 if half else 4) * layer.get_base_layer().weight.numel() for layer in adapted)
+    return min(made, int(KEPT_SHARE * memory))
 
 
 @dataclass(frozen=True)

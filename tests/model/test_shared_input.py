@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from lit_retrofit.model import merged_lora
+from lit_retrofit.model import kept_weights, merged_lora
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.kept_weights import KeptWeights, in_use
 from lit_retrofit.model.lora import LoraOptions
@@ -214,6 +214,21 @@ def test_kept_weights_are_made_once_and_change_nothing(attention, monkeypatch, h
     assert len(weights) == 4 and all(kept._made[key] is weight for key, weight in weights.items())
     for name, tensor in expected.items():
         assert torch.equal(made[name], tensor) and torch.equal(again[name], tensor), name
+
+
+def test_of_a_large_model_not_all_weights_are_kept(attention, monkeypatch) -> None:
+    x = torch.randn(3, 5, 32)
+    results(attention, x)
+    expected = results(attention, x)
+    # A tenth of what is free has room for q's 32 x 32 weights and k's 16 x 32, not for v's and o's as well.
+    monkeypatch.setattr(kept_weights, "free_memory", lambda device: 10 * 4 * 48 * 32)
+    kept = KeptWeights()
+    with kept.in_use():
+        made = results(attention, x)
+    assert sorted(weight.shape[0] for weight in kept._made.values()) == [16, 32]
+    assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
+    kept.clear()
+    assert kept.get("anew", lambda: torch.ones(48, 32)) is kept.get("anew", lambda: torch.zeros(48, 32))
 
 
 def test_weights_are_kept_inside_alone_and_on_a_cpu_alone() -> None:
