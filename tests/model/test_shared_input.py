@@ -227,6 +227,7 @@ def test_of_a_large_model_not_all_weights_are_kept(attention, monkeypatch) -> No
     assert sorted(weight.shape[0] for weight in kept._made.values()) == [16, 32]
     assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
     kept.clear()
+    assert not kept._made
     assert kept.get("anew", lambda: torch.ones(48, 32)) is kept.get("anew", lambda: torch.zeros(48, 32))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_retrofit.data.batching import TokenBatch, make_micro_batches
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
+from lit_retrofit.model.kept_weights import in_use
 from lit_retrofit.model.lora import LoraOptions, find_blocks
 from lit_retrofit.planning.live_bytes import LiveBytes
 from lit_retrofit.training.grad_cache import CachedEmbeddings, RandomState
@@ -332,6 +333,25 @@ def test_out_of_memory_lowers_the_budget_and_repeats_the_work(build, caplog, fai
     assert_close(take_gradients(encoder), expected, 1e-10)
     assert budget.limit(torch.device("cpu")) <= before / 2
     assert caplog.text.count("out of memory") == 1
+
+
+@pytest.mark.parametrize("kept", [ALL, NONE])
+def test_weights_made_for_a_step_are_kept_in_both_passes_and_no_longer(build, kept: str) -> None:
+    encoder, scopes = build(lora=LoraOptions(r=4)), []
+
+    def encode(batch: TokenBatch) -> Tensor:
+        scopes.append(in_use(torch.device("cpu")))
+        return encoder(batch.input_ids, batch.attention_mask)
+
+    batches = micro_batches(encoder)
+    cached = engine(encoder, batches, kept, encode)
+    assert len(scopes) == len(batches) and scopes[0]._made
+    cached.release()
+    assert not scopes[0]._made, "it holds memory that ran out"
+    dense_loss(cached.leaf, 20.0).backward()
+    cached.backward()
+    assert len(scopes) == 2 * len(batches) and {id(scope) for scope in scopes} == {id(scopes[0])}
+    assert not scopes[0]._made and in_use(torch.device("cpu")) is None
 
 
 def test_out_of_memory_later_on_is_an_error(build) -> None:
