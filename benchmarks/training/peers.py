@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.training.backbones import cut, gradients_of, padded, set_adapters, trained
 from lit_retrofit.data.batching import RetrievalBatch, TokenBatch
 from lit_retrofit.data.collating import RetrievalCollator
 from lit_retrofit.data.records import Record
 from lit_retrofit.data.sampling import Draw
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
 from lit_retrofit.model.kept_weights import KeptWeights
-from lit_retrofit.model.lora import LoraOptions, find_blocks, find_targets
+from lit_retrofit.model.lora import LoraOptions, find_targets
 from lit_retrofit.model.source import resolve_model
 from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
@@ -55,7 +57,7 @@ class Settings:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
 
 
-class Step:
+class Step(ABC):
     """A model with its optimizer; `run` is one training step.
 
     Attributes:
@@ -67,9 +69,9 @@ class Step:
         self.losses: list[float] = []
         self.optimizer: torch.optim.Optimizer
 
+    @abstractmethod
     def backward(self, records: list[Record]) -> float:
         """Gradients of one batch; returns the loss."""
-        raise NotImplementedError
 
     def run(self, records: list[Record]) -> float:
         """Seconds of a whole step, tokenization and update included."""
@@ -79,9 +81,9 @@ class Step:
         self.optimizer.zero_grad()
         return time.perf_counter() - begin
 
+    @abstractmethod
     def gradients(self) -> dict[str, Tensor]:
         """By name within the transformer blocks."""
-        raise NotImplementedError
 
 
 class Ours(Step):
@@ -271,44 +273,3 @@ PEERS: dict[str, tuple[str, Callable[[Settings], Step]]] = {
     ),
     "plain": ("one graph over the whole batch", Plain),
 }
-
-
-def padded(batch: RetrievalBatch, pad_id: int) -> tuple[Tensor, Tensor]:
-    """(texts, length) token ids and mask of all texts of a batch, in their order."""
-    widest = max(part.input_ids.shape[1] for part in batch.micro_batches)
-    ids = torch.full((batch.texts, widest), pad_id)
-    mask = torch.zeros_like(ids)
-    for part in batch.micro_batches:
-        ids[part.rows, : part.input_ids.shape[1]] = part.input_ids
-        mask[part.rows, : part.input_ids.shape[1]] = part.attention_mask
-    return ids, mask
-
-
-def cut(backbone: Any, layers: int | None) -> None:
-    """Keeps the lowest blocks only."""
-    if layers is not None:
-        _, blocks = find_blocks(backbone)
-        del blocks[layers:]
-
-
-@torch.no_grad()
-def set_adapters(backbone: nn.Module) -> None:
-    """The same adapters for all, and none of them zero, which would hide half of the gradient."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in sorted(backbone.named_parameters()):
-        if ".lora_" in name:
-            parameter.normal_(std=0.02, generator=generator)
-
-
-def trained(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that an optimizer gets."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def gradients_of(backbone: nn.Module) -> dict[str, Tensor]:
-    """Gradients of a backbone's adapters; the names do not depend on what is around it."""
-    return {
-        name: parameter.grad.clone()
-        for name, parameter in backbone.named_parameters()
-        if parameter.grad is not None
-    }
