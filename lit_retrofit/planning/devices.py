@@ -15,7 +15,7 @@ from lit_retrofit.model.device import free_memory, multiplies_bf16
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.planning.probe import BLOCKS, LONGEST, autocast, cut, probe_texts
 from lit_retrofit.planning.sizes import count_flop
-from lit_retrofit.training.freed_memory import SPARE
+from lit_retrofit.training.freed_memory import SPARE, SPARE_SHARE
 
 CPU = "cpu"
 ENCODER_SHARE = 0.4
@@ -161,7 +161,7 @@ def measure_cpu(encoder: Encoder, length: float, *, half: bool, merged: bool) ->
             f"fp32 products at {product / 1e9:.0f} GFLOP/s, memory at {bandwidth / 1e9:.0f} GB/s",
             "memory: what is free now, and the program's own size now",
             "the parts are tensors; beside them glibc's heap may hold freed ones, up to "
-            f"{SPARE / 1e9:.1f} GB beyond what the next micro-batches take again",
+            f"{SPARE / 1e9:.1f} GB or {SPARE_SHARE:.0%} of the kept graphs beyond what is taken again",
         ),
     )  # fmt: skip
 

@@ -288,5 +288,5 @@ class CachedEmbeddings:
         """On a CPU, freed memory, but for what kept graphs will take again; on a GPU, torch does it."""
         if self._on_cpu:
             held = sum(step.graph_bytes for step in self._pending if step.embeddings is not None)
-            to_come = max(self._budget.most_kept, self.kept_bytes) - held
-            self._budget.freed.give_back(soon_needed=self._largest_graph + to_come)
+            kept = max(self._budget.most_kept, self.kept_bytes)
+            self._budget.freed.give_back(self._largest_graph + kept - held, kept)
