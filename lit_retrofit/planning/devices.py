@@ -161,7 +161,7 @@ def measure_cpu(encoder: Encoder, length: float, *, half: bool, merged: bool) ->
             f"fp32 products at {product / 1e9:.0f} GFLOP/s, memory at {bandwidth / 1e9:.0f} GB/s",
             "memory: what is free now, and the program's own size now",
             "the parts are tensors; beside them glibc's heap may hold freed ones, up to "
-            f"{SPARE / 1e9:.1f} GB or {SPARE_SHARE:.0%} of the kept graphs beyond what is taken again",
+            f"{SPARE / 1e9:.2f} GB or {SPARE_SHARE:.0%} of the kept graphs beyond what is taken again",
         ),
     )  # fmt: skip
 

@@ -62,7 +62,8 @@ class Memory:
         frozen_outputs: of the frozen blocks, kept for the second pass.
         embeddings: of all texts, and their gradient.
         loss: a strip of logits, both sides' embeddings and their gradients. Gone before `work` comes.
-        work: the micro-batch at work in the backward pass, its graph included where it was not kept.
+        work: the micro-batch at work in the backward pass, beside the kept graphs; or what one embedded
+            again takes, with its graph, beyond these, which are gone by then.
         total: all but the program; of loss and work the larger.
         available: on the device, for the program and the total.
         fits: program and total against available.
@@ -109,7 +110,7 @@ def step_memory(run: Run, batch: int) -> tuple[Memory, Kept]:
     loss = _loss_bytes(run, batch, documents)
     groups = micro_batches(run.texts, batch, run.token_budget)
     fixed = weights + run.made_weights + 3 * gradients + embeddings
-    most = max(loss, _work(run, Kept(0, 0, groups, groups)))
+    most = max(loss, _work(run, Kept(0, 0, [], groups)))
     room = run.device.memory - run.device.program - fixed - most
     kept = _keep(run, groups, _limit(run, weights, room))
     work = _work(run, kept)
@@ -133,14 +134,17 @@ def _limit(run: Run, weights: int, room: float) -> float:
 
 
 def _keep(run: Run, groups: list[Group], limit: float) -> Kept:
-    """The longest first, as many as the limit takes, after the frozen blocks' output (`grad_cache.py`)."""
+    """The last, which are the shortest: as many as the limit takes after the frozen blocks' output."""
     outputs = run.frozen_token_bytes * sum(group.count * group.tokens for group in groups)
     if outputs > limit / 2:
         outputs = 0.0
-    room, kept, recomputed = limit - outputs, 0.0, []
-    for group in groups:
+    room, kept = limit - outputs, 0.0
+    recomputed: list[Group] = []
+    for group in reversed(groups):
         each = run.graph.graph(group.tokens)
         fitting = min(group.count, int((room - kept) // each)) if each else group.count
+        if recomputed:  # a later one did not fit
+            fitting = 0
         kept += fitting * each
         if fitting < group.count:
             recomputed.append(Group(group.count - fitting, group.tokens, group.length))
@@ -148,10 +152,10 @@ def _keep(run: Run, groups: list[Group], limit: float) -> Kept:
 
 
 def _work(run: Run, kept: Kept) -> float:
-    """The most of: a kept graph's backward pass, a recomputed one's with its graph, a table's gradient."""
+    """The most of: a kept graph's backward pass, a recomputed one's beyond them, a table's gradient."""
     graph = run.graph
     found = [graph.work(group.tokens) for group in kept.groups]
-    found += [graph.graph(group.tokens) + graph.work(group.tokens) for group in kept.recomputed]
+    found += [graph.graph(group.tokens) + graph.work(group.tokens) - kept.bytes for group in kept.recomputed]
     if run.table_trained and sum(group.count for group in kept.groups) > 1:
         # each micro-batch makes a gradient of the whole table, and adds it
         found.append(_FLOAT * run.parameters.embeddings)

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-SPARE = 512_000_000
+SPARE = 250_000_000
 """Bytes of freed memory that the heap may hold beyond what is needed again soon, if few graphs are kept."""
 SPARE_SHARE = 0.25
 """Of the kept graphs, that it may hold beyond what is needed again: between 12 GB of them are 2.7 GB of
 holes, which the next micro-batches take and leave in turn. Given back sooner, they are taken from the system
 again one after the other: 4 to 6 million pages a step of 4096 pairs instead of 0.6 million."""
-_GROWTH = SPARE // 8
+_GROWTH = SPARE // 4
 """Bytes that the process grows by before its heap is looked at, which takes 10 to 30 ms: 3 % of a step, if
 it is done for every micro-batch."""
 _PAGES = Path("/proc/self/statm")
@@ -36,8 +36,8 @@ class FreedMemory:
 
     glibc keeps freed blocks below 32 MB for later ones. Micro-batches differ in length, so that a later
     tensor often fits into none of the holes, and the heap grows with the number of micro-batches: from 3.5
-    GB for 512 pairs to 4.7 GB for 2048, on two layers. Giving back the holes' pages once they are more
-    than half a gigabyte makes that 3.3 GB for both. Pages of their own for all large tensors
+    GB for 512 pairs to 4.7 GB for 2048, on two layers. Giving back the holes' pages once they are many
+    makes that nearly the same for both. Pages of their own for all large tensors
     (``M_MMAP_THRESHOLD``) do the same in 1.3 times the time.
 
     With another C library, which has no such question, nothing is done.

@@ -4,11 +4,13 @@ Gradient caching (Gao et al., arXiv 2101.06983) embeds a step's micro-batches wi
 the loss over all embeddings, and embeds them again, micro-batch by micro-batch, to propagate the
 cached gradient. Here as many micro-batches as a budget allows keep their graph, and only the rest is
 embedded twice: with room for all it is plain training, with room for none it is gradient caching.
+Those embedded last keep theirs, and give it back first: what is embedded again never comes on top of it.
 The order of every sum is the same for every budget, and so, to the last bit, is the gradient.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -72,8 +74,8 @@ class CachedEmbeddings:
         encode: a micro-batch → (texts, dimension).
         micro_batches: together they hold every row once.
         texts: how many rows.
-        budget: bytes of graphs that may be kept; the rest is embedded again in `backward`. The graph of
-            the micro-batch at work comes on top.
+        budget: bytes of graphs that may be kept; the rest is embedded again in `backward`, when they are
+            gone.
         parameters: that `encode` trains.
         prefixes: by role of the micro-batches the encoder's frozen blocks; run once if their output takes at
             most half of the budget.
@@ -109,13 +111,18 @@ class CachedEmbeddings:
         self._frozen = frozen
         self._made_weights = KeptWeights()  # of the weights as they are in this step
         self._limit = self._room_for_graphs(micro_batches)
+        tokens_of = _count_tokens(micro_batches)
+        self._to_come: Counter[Role | None] = Counter()
+        for micro_batch, tokens in zip(micro_batches, tokens_of, strict=True):
+            self._to_come[micro_batch.role] += tokens
         self._largest_graph = 0
         self._on_cpu = all(micro_batch.input_ids.device.type == "cpu" for micro_batch in micro_batches)
         self.kept_bytes = 0
         leaf = None
-        for micro_batch in micro_batches:
+        for micro_batch, tokens in zip(micro_batches, tokens_of, strict=True):
             with self._made_weights.in_use():
-                embeddings = self._embed(micro_batch)
+                embeddings = self._embed(micro_batch, tokens)
+            self._to_come[micro_batch.role] -= tokens
             if leaf is None:
                 leaf = embeddings.new_empty((texts, embeddings.shape[1]))
             leaf.index_copy_(0, micro_batch.rows, embeddings)
@@ -156,7 +163,7 @@ class CachedEmbeddings:
             return limit
         return limit - outputs
 
-    def _embed(self, micro_batch: TokenBatch) -> Tensor:
+    def _embed(self, micro_batch: TokenBatch, tokens: int) -> Tensor:
         if not torch.is_grad_enabled():
             return self._encode(micro_batch)
         if micro_batch.role in self._frozen:
@@ -165,8 +172,8 @@ class CachedEmbeddings:
         device = micro_batch.input_ids.device
         step = _Embedded(micro_batch, RandomState.capture(device))
         self._pending.append(step)
-        if self._fits(micro_batch):
-            embeddings = self._try_with_graph(step)
+        if self._fits(micro_batch.role, tokens):
+            embeddings = self._try_with_graph(step, tokens)
             if embeddings is not None:
                 return embeddings.detach()
             step.state.restore(device)
@@ -182,23 +189,32 @@ class CachedEmbeddings:
         with prefix.recording(lambda: RandomState.capture(device)) as step.frozen:
             return self._encode(step.micro_batch)
 
-    def _fits(self, micro_batch: TokenBatch) -> bool:
-        """Whether its graph fits, as the one before lets expect; the first one is tried."""
-        expected = self._bytes_per_token.get(micro_batch.role, 0.0) * micro_batch.input_ids.numel()
-        return self._limit > 0 and self.kept_bytes + expected <= self._limit
+    def _fits(self, role: Role | None, tokens: int) -> bool:
+        """Whether this graph fits, and all to come with it; a role's first one is tried.
 
-    def _try_with_graph(self, step: _Embedded) -> Tensor | None:
+        Once one is kept, the others are taken one by one: they were expected to fit.
+        """
+        known = self._bytes_per_token
+        if role not in known:
+            return self._limit > 0
+        coming = Counter({role: tokens}) if self.kept_bytes else self._to_come
+        most = max(known.values())
+        expected = sum(known.get(each, most) * number for each, number in coming.items())
+        return self.kept_bytes + expected <= self._limit
+
+    def _try_with_graph(self, step: _Embedded, tokens: int) -> Tensor | None:
         """Embeddings, their graph kept if it fits; None if memory ran out."""
+        role = step.micro_batch.role
         try:
-            with GraphSize(self._weights, self._cheap.get(step.micro_batch.role)) as size:
+            with GraphSize(self._weights, self._cheap.get(role)) as size:
                 embeddings = self._first(step)
         except RuntimeError as error:
             if not (is_out_of_memory(error) and self._budget.on_trial):
                 raise
         else:
-            self._bytes_per_token[step.micro_batch.role] = size.bytes / step.micro_batch.input_ids.numel()
+            self._bytes_per_token[role] = size.bytes / max(tokens, 1)
             self._largest_graph = max(self._largest_graph, size.bytes)
-            if self.kept_bytes + size.bytes <= self._limit:
+            if self.kept_bytes + size.bytes <= self._limit and self._fits(role, tokens):
                 step.embeddings, step.graph_bytes, step.frozen = embeddings, size.bytes, None
                 self.kept_bytes += size.bytes
             return embeddings
@@ -289,4 +305,10 @@ class CachedEmbeddings:
         if self._on_cpu:
             held = sum(step.graph_bytes for step in self._pending if step.embeddings is not None)
             kept = max(self._budget.most_kept, self.kept_bytes)
-            self._budget.freed.give_back(self._largest_graph + kept - held, kept)
+            self._budget.freed.give_back(max(self._largest_graph, kept - held), kept)
+
+
+def _count_tokens(micro_batches: Sequence[TokenBatch]) -> list[int]:
+    """Of each, without padding. On a GPU all are counted before the first is waited for."""
+    counts = [micro_batch.attention_mask.sum() for micro_batch in micro_batches]
+    return torch.stack(counts).tolist() if counts else []

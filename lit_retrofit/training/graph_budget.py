@@ -103,7 +103,9 @@ class GraphSize:
         output = self._notes.find(tensor)
         if output is None:
             self._count(tensor)
-            return tensor
+            # As it is, an operation's output would hold the operation that keeps it: a graph that is dropped
+            # would stay for good, for Python's collector does not see that circle.
+            return tensor.detach()
         self._count(output.source)
         output.add_reader()
         return output, tensor.shape

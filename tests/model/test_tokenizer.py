@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,22 @@ def test_a_long_text_has_the_tokens_of_the_whole(tokenizer, text):
     assert len(text) > CHARACTERS_PER_TOKEN * 16
     whole = tokenizer.backend("query: " + text, truncation=True, max_length=16)["input_ids"]
     assert tokenizer(["word", text], "query")[1] == whole
+
+
+def test_texts_go_to_the_tokenizer_some_at_a_time(tokenizer, monkeypatch):
+    texts = [f"page {number}" for number in range(7)]
+    asked = []
+
+    def encode(part: list[str], **options):
+        asked.append(len(part))
+        return tokenizer.backend(part, **options)
+
+    monkeypatch.setattr("lit_retrofit.model.tokenizer._TEXTS_AT_ONCE", 3)
+    assert (
+        replace(tokenizer, backend=encode)(texts, "query")
+        == tokenizer.backend(["query: " + text for text in texts])["input_ids"]
+    )
+    assert asked == [3, 3, 1]
 
 
 @pytest.mark.alone

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -193,7 +195,8 @@ def test_keeps_what_fits_and_counts_the_rest(build) -> None:
     for batch in batches:
         alone = TokenBatch(batch.input_ids, batch.attention_mask, torch.arange(len(batch.rows)))
         sizes.append(engine(encoder, [alone], ALL).kept_bytes)
-    assert engine(encoder, batches, ALL).kept_bytes == sum(sizes)
+    # An index that is gone when a later one takes its place is not counted twice: some hundred bytes.
+    assert engine(encoder, batches, ALL).kept_bytes == pytest.approx(sum(sizes), rel=0.01)
 
     for limit in (0, sizes[0], sizes[0] + sizes[1], sum(sizes) - 1, 2 * sum(sizes)):
         calls.clear()
@@ -203,11 +206,24 @@ def test_keeps_what_fits_and_counts_the_rest(build) -> None:
         assert cached.kept_bytes <= limit
         kept = sum(tokens_of) - cached.recomputed_tokens
         assert (kept > 0) == (limit > 0)
-        recomputed = sum(step.embeddings is None for step in cached._pending)
+        keeps = [step.embeddings is not None for step in cached._pending]
+        if limit < sum(sizes) / 2:  # more is a matter of what the first lets expect of the others
+            assert keeps == sorted(keeps)  # the last: their graphs are gone when the others are made again
+        recomputed = keeps.count(False)
         dense_loss(cached.leaf, 20.0).backward()
         cached.backward()
         assert len(calls) - first == recomputed  # kept ones are not embedded again
     assert recomputed == 0
+
+
+def test_a_graph_that_is_dropped_is_gone(build) -> None:
+    """A node that holds its own output through a hook would never be freed, by no collector either."""
+    with GraphSize(frozenset()):
+        output = torch.ones(3, requires_grad=True).exp()
+    alive = weakref.ref(output)
+    del output
+    gc.collect()
+    assert alive() is None
 
 
 def test_the_size_of_a_graph_is_what_it_keeps(build) -> None:
