@@ -199,7 +199,8 @@ class CachedEmbeddings:
             return self._limit > 0
         coming = Counter({role: tokens}) if self.kept_bytes else self._to_come
         most = max(known.values())
-        expected = sum(known.get(each, most) * number for each, number in coming.items())
+        learning = (each for each in coming if each not in self._frozen)
+        expected = sum(known.get(each, most) * coming[each] for each in learning)
         return self.kept_bytes + expected <= self._limit
 
     def _try_with_graph(self, step: _Embedded, tokens: int) -> Tensor | None:

@@ -79,8 +79,7 @@ class GraphSize:
     """Counts what autograd keeps of the operations inside: distinct storages, without the weights'.
 
     Of checkpointed blocks that is what they begin with; what all share (masks, positions) is not seen. Their
-    activations come and go in the backward pass, block by block: one block's come on top, as the graph of the
-    micro-batch at work does.
+    activations come and go in the backward pass, block by block: one block's come on top.
 
     Args:
         weights: data pointers that are there anyway.

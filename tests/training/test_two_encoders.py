@@ -135,6 +135,13 @@ def test_the_cheap_layers_of_each_are_not_kept(build) -> None:
     assert sizes[0] > sizes[1] > sizes[2]
 
 
+def test_texts_of_a_frozen_encoder_take_no_room(build) -> None:
+    encoder = build({}, {"freeze": True})
+    graphs = engine(encoder, 1e3).kept_bytes
+    assert graphs > 0
+    assert engine(encoder, 1.2 * graphs / 1e9).recomputed_tokens == 0
+
+
 def test_dropout_is_replayed_in_the_right_encoder(build) -> None:
     encoder = build({"lora": LoraOptions(r=4)}, {}, dropout=0.2)
     found = []
