@@ -80,6 +80,13 @@ def test_what_is_not_kept_is_embedded_twice() -> None:
     assert time.examples_per_hour == pytest.approx(128 * 3600 / time.total)
 
 
+def test_no_graph_is_kept_before_one_that_is_not() -> None:
+    # four micro-batches of 64 documents, one of 4 (0.05 GB), one of 130 queries (0.42 GB): the last keeps none
+    memory, kept = step_memory(replace(RUN, graph_memory=0.2), 130)
+    assert memory.kept_graphs == 0
+    assert sum(group.count for group in kept.recomputed) == 6
+
+
 def test_frozen_blocks_output_is_kept_where_it_takes_half_of_the_budget_at_most() -> None:
     tokens = 8 * (32 + 2 * 128)
     for size, expected in ((1000, 1000 * tokens), (500_000, 0)):
