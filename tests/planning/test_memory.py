@@ -81,7 +81,7 @@ def test_what_is_not_kept_is_embedded_twice() -> None:
 
 
 def test_no_graph_is_kept_before_one_that_is_not() -> None:
-    # four micro-batches of 64 documents, one of 4 (0.05 GB), one of 130 queries (0.42 GB): the last keeps none
+    # micro-batches of 64 documents, of 4 (0.05 GB), of 130 queries (0.42 GB): the last keeps none
     memory, kept = step_memory(replace(RUN, graph_memory=0.2), 130)
     assert memory.kept_graphs == 0
     assert sum(group.count for group in kept.recomputed) == 6
