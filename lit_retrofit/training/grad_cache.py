@@ -4,7 +4,8 @@ Gradient caching (Gao et al., arXiv 2101.06983) embeds a step's micro-batches wi
 the loss over all embeddings, and embeds them again, micro-batch by micro-batch, to propagate the
 cached gradient. Here as many micro-batches as a budget allows keep their graph, and only the rest is
 embedded twice: with room for all it is plain training, with room for none it is gradient caching.
-Those embedded last keep theirs, and give it back first: what is embedded again never comes on top of it.
+Those embedded last keep theirs, and give it back first: what is embedded again comes after it, not on top
+of it, unless the first graph let too little be expected of the later ones.
 The order of every sum is the same for every budget, and so, to the last bit, is the gradient.
 """
 
