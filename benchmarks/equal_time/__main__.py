@@ -24,11 +24,11 @@ from pathlib import Path
 import yaml
 
 from benchmarks.ablations.data import Data, make_data
-from benchmarks.ablations.scoring import Queries, add_columns, read_columns
+from benchmarks.ablations.scoring import add_columns, read_columns
 from benchmarks.commands import lit_retrofit
 from benchmarks.equal_time import ours
 from benchmarks.equal_time.peer import SETTINGS, Shared, train_apart
-from benchmarks.equal_time.report import BASE, BM25, OURS, Row, markdown, summary
+from benchmarks.equal_time.report import BASE, BM25, OURS, Columns, Row, markdown, summary, with_all_tasks
 from benchmarks.kernels.machine import describe
 from lit_retrofit.evaluation.benchmarks import find_benchmarks
 from lit_retrofit.evaluation.bm25 import rank_bm25
@@ -80,7 +80,7 @@ def _train(options: argparse.Namespace, data: Data, seed: int, rows: dict[str, R
         rows[setting.name].add(_measure(model, data, folder, model.name), steps, seconds)
 
 
-def _measure(model: str | Path, data: Data, folder: Path, name: str) -> dict[str, Queries]:
+def _measure(model: str | Path, data: Data, folder: Path, name: str) -> Columns:
     """Every query's nDCG@10, by column of the table."""
     scores = {}
     for test_set, source in (("dev", data.dev), (TEST, TEST)):
@@ -89,16 +89,16 @@ def _measure(model: str | Path, data: Data, folder: Path, name: str) -> dict[str
             "evaluate", model, "--data", source, "--max_length", "128", "--precision", "auto", "--output",
             scores[test_set], "--overwrite", log=folder / f"{name}.log",
         )  # fmt: skip
-    return read_columns(scores, ())
+    return with_all_tasks(read_columns(scores, ()))
 
 
-def _bm25(data: Data) -> dict[str, Queries]:
-    found: dict[str, Queries] = {}
+def _bm25(data: Data) -> Columns:
+    found: Columns = {}
     for test_set, source in (("dev", str(data.dev)), (TEST, TEST)):
         retrieval_set = find_benchmarks(source)[0].parts[0].load()
         for task in split_tasks(retrieval_set).tasks:
             add_columns(found, test_set, query_results(rank_bm25(retrieval_set, task)))
-    return found
+    return with_all_tasks(found)
 
 
 def _write(options: argparse.Namespace, rows: dict[str, Row], data: Data) -> None:

@@ -34,6 +34,14 @@ class Row:
         self.seconds.append(seconds)
 
 
+def with_all_tasks(columns: Columns) -> Columns:
+    """Before the columns of each test set's kinds of task, one of all its tasks."""
+    found: Columns = {}
+    for column, tasks in columns.items():
+        found.setdefault(f"{column.split()[0]} all tasks", {}).update(tasks)
+    return found | columns
+
+
 def summary(rows: dict[str, Row]) -> dict[str, Any]:
     """Of each way: steps, seconds, and the scores by column, with our lead as the difference."""
     return {

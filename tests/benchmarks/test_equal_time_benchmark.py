@@ -10,7 +10,7 @@ import pytest
 from benchmarks.ablations.data import Data
 from benchmarks.equal_time.__main__ import _bm25
 from benchmarks.equal_time.peer import EPOCHS, Shared, StopAtTime, _rows
-from benchmarks.equal_time.report import BASE, OURS, Row, markdown, summary
+from benchmarks.equal_time.report import BASE, OURS, Row, markdown, summary, with_all_tasks
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.evaluation.evaluate import evaluate
 from lit_retrofit.quickstart.embedded_data import resolve_data
@@ -41,6 +41,17 @@ def test_our_lead_is_taken_query_by_query():
     assert "| untouched base |  |  | 0.5500 (+0.2050; +0.2050 … +0.2050) |" in lines
     assert "| sentence-transformers, peer | 30 | 99 s | 0.6500 (+0.1050; +0.1050 … +0.1050) |" in lines
     assert "| lit-retrofit | 40 | 98 s | **0.7550** |" in lines
+
+
+def test_all_tasks_of_a_test_set_have_a_column_too():
+    crossed = {("cross_lingual", "de", "en"): {"a": 0.2, "b": 0.4}}
+    found = with_all_tasks({**queries(0.5, 0.7), "dev cross-lingual": crossed, "other monolingual": crossed})
+    assert list(found) == [
+        "dev all tasks", "other all tasks", "dev monolingual", "dev cross-lingual", "other monolingual",
+    ]  # fmt: skip
+    score = summary({OURS: Row([found])})[OURS]["scores"]["dev all tasks"]
+    assert score["mean"] == pytest.approx((0.5 + 0.7 + 0.3) / 3)
+    assert found["other all tasks"] == crossed
 
 
 def test_bm25_is_what_evaluate_says_of_it(bert_folder, tmp_path):
