@@ -45,6 +45,15 @@ def same_language(first: str, second: str) -> bool:
     return one == other or any({one, other} <= alike for alike in _ALIKE)
 
 
+def is_in_another(text: str, language: str, confidence: float) -> bool:
+    """Whether a text is in another language than the named one, with at least this confidence of the detector.
+
+    False where the detector does not know the named language: it always finds a wrong one then.
+    """
+    found, certainty = detect(text)
+    return certainty >= confidence and is_known(language) and not same_language(found, language)
+
+
 def enough_letters(text: str, least: int) -> bool:
     """Whether a text has enough letters to tell its language; one of Han, kana or Hangul counts as three."""
     beginning = text[:_LONGEST]

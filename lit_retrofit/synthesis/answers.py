@@ -65,29 +65,50 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request without an answer: nothing was paid, and it is asked again in the next run.
+    """A request without an answer; it is asked again in the next run.
 
     Attributes:
         key: of the request.
         reason: in a few words, without any secret.
+        refused: it was understood and not taken, as a text too long for the model is: others may well be.
     """
 
     key: str
     reason: str
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A request that may be charged for, though its answer never came.
+
+    Attributes:
+        key: of the request.
+        input_tokens: the most that it can be charged for.
+        output_tokens: likewise.
+    """
+
+    key: str
+    input_tokens: int
+    output_tokens: int
+
+
+Result = Answer | Failure | Lost
 
 
 class Generator(Protocol):
     """A source of answers."""
 
-    def generate(
-        self, requests: Sequence[Request], stopped: Callable[[], bool]
-    ) -> Iterator[Answer | Failure]:
-        """Answers in any order. Once ``stopped()``, it begins no request and ends those under way."""
+    def generate(self, requests: Sequence[Request], stopped: Callable[[], bool]) -> Iterator[Result]:
+        """One answer or failure for each request, in any order, and what was lost on the way.
+
+        Once ``stopped()``, it begins no request and ends those under way.
+        """
         ...
 
 
 class AnswerLog:
-    """An append-only file of answers; each is on disk before it is used.
+    """An append-only file of answers, and of what else may be charged for; each is on disk before it is used.
 
     A process that is killed leaves at most half a line at the end, which the next one cuts off.
 
@@ -101,6 +122,7 @@ class AnswerLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._answers: dict[str, Answer] = {}
+        self._lost: list[Lost] = []
         self._lock = FileLock(f"{path}.lock")
         self._file: IO[bytes] | None = None
 
@@ -137,21 +159,29 @@ class AnswerLog:
         """The answer to a request, if it was ever given."""
         return self._answers.get(key)
 
-    def values(self) -> list[Answer]:
-        """All answers, in the order in which they came."""
-        return list(self._answers.values())
+    def charged(self) -> tuple[int, int]:
+        """The input and output tokens of all answers, and of what else may be charged for."""
+        items: list[Answer | Lost] = [*self._answers.values(), *self._lost]
+        return sum(item.input_tokens for item in items), sum(item.output_tokens for item in items)
 
-    def add(self, answer: Answer) -> None:
-        """Keeps an answer; it is on disk when this returns."""
+    def add(self, item: Answer | Lost) -> None:
+        """Keeps an answer or a loss; it is on disk when this returns."""
         assert self._file is not None
-        line = json.dumps(asdict(answer), ensure_ascii=True) + "\n"  # ASCII: half a character cannot be torn
+        row = {**asdict(item), **({"lost": True} if isinstance(item, Lost) else {})}
+        line = json.dumps(row, ensure_ascii=True) + "\n"  # ASCII: half a character cannot be torn
         try:
             self._file.write(line.encode())
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from None
-        self._answers[answer.key] = answer
+        self._note(item)
+
+    def _note(self, item: Answer | Lost) -> None:
+        if isinstance(item, Lost):
+            self._lost.append(item)
+        else:
+            self._answers[item.key] = item
 
     def _read(self) -> None:
         if not self.path.exists():
@@ -160,13 +190,14 @@ class AnswerLog:
         whole = content[: content.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                answer = Answer(**json.loads(line))
-            except (ValueError, TypeError):
+                row = json.loads(line)
+                item = Lost(**row) if row.pop("lost", False) else Answer(**row)
+            except (ValueError, TypeError, AttributeError):
                 raise UserError(
                     f"{self.path}:{number}: not an answer of this program; delete the line, or name "
                     "another output"
                 ) from None
-            self._answers[answer.key] = answer
+            self._note(item)
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lit_retrofit.synthesis.answers import Answer, AnswerLog, Failure, Generator, Request
+from lit_retrofit.synthesis.answers import Answer, AnswerLog, Failure, Generator, Lost, Request, Result
 from lit_retrofit.synthesis.schema import BadAnswer
 from lit_retrofit.synthesis.spending import LimitReached
 
@@ -142,17 +142,19 @@ class Asker:
             came = 0
             try:
                 for result in self._generator.generate(list(missing.values()), self._signals.stopped):
-                    came += 1
                     self._take(result)
-                    progress.advance(bar)
+                    if not isinstance(result, Lost):
+                        came += 1
+                        progress.advance(bar)
             except LimitReached:
                 self.tally.beyond_limit += len(missing) - came
         if self._signals.stopped():
             raise Stopped
 
-    def _take(self, result: Answer | Failure) -> None:
+    def _take(self, result: Result) -> None:
         if isinstance(result, Failure):
             self.tally.failed[result.reason] += 1
-        else:
-            self._log.add(result)
+            return
+        self._log.add(result)
+        if isinstance(result, Answer):
             self.tally.asked += 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lit_retrofit.cleaning.languages import detect, enough_letters
 from lit_retrofit.data.converters import passage_document
 from lit_retrofit.data.fields import BadRow, Row, optional_id, optional_text
 from lit_retrofit.data.formats import read_records
@@ -17,7 +18,6 @@ from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Document
 from lit_retrofit.data.rows import plain_or_gzip, read_rows
 from lit_retrofit.errors import UserError
-from lit_retrofit.synthesis.language import Identifier
 
 _DAMAGED = 0.02  # share of control or undecodable characters above which a text is no text
 
@@ -72,7 +72,7 @@ class DocumentOptions:
 
 
 def read_documents(
-    path: Path, options: DocumentOptions, identifier: Identifier, *, seed: int, skip_invalid: bool = False
+    path: Path, options: DocumentOptions, *, seed: int, skip_invalid: bool = False
 ) -> tuple[list[SourceDocument], dict[str, int]]:
     """Reads documents; of training records it takes the positives and never looks at the queries.
 
@@ -80,7 +80,6 @@ def read_documents(
         path: a file of documents (text; perhaps _id, id or docid, title, language, group or parallel_id), a
             folder with corpus.jsonl, or training records in any convention.
         options: which are taken.
-        identifier: tells the language of those that come without one.
         seed: of the draw.
         skip_invalid: skip and count invalid rows instead of stopping at the first.
 
@@ -103,7 +102,7 @@ def read_documents(
             fault = BadRow("id", f"repeats '{document.document.id}' with another text", "give it its own id")
             skips.bad_row(path, line, fault)
     readable = _unequal(_readable(found.values(), options, reasons), reasons)
-    kept = [_with_language(document, identifier) for document in readable]
+    kept = [_with_language(document) for document in readable]
     kept = _of_languages(kept, options.languages, reasons)
     kept = _drawn(kept, options.per_language, seed, reasons)
     reasons.update(skips.counts)
@@ -182,10 +181,10 @@ def _unequal(documents: Iterable[SourceDocument], reasons: Counter[str]) -> Iter
             yield document
 
 
-def _with_language(document: SourceDocument, identifier: Identifier) -> SourceDocument:
+def _with_language(document: SourceDocument) -> SourceDocument:
     if document.document.language:
         return document
-    language = identifier.best(document.body).language
+    language = detect(document.body)[0] if enough_letters(document.body, 1) else "und"
     return replace(document, document=replace(document.document, language=language))
 
 

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from lit_retrofit.cleaning.languages import base_code, is_in_another
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.drafts import Draft
-from lit_retrofit.synthesis.language import Identifier, primary
 
 _EXAMPLES = 3
 _HAN_KANA_THAI = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -24,7 +24,7 @@ class FilterOptions:
     Attributes:
         min_characters: of a query.
         max_characters: of a query.
-        language_score: drop a query that the identifier takes for another language with at least this
+        language_score: drop a query that the detector takes for another language with at least this
             certainty, from 0 to 1; 1 turns it off.
         language_letters: queries with fewer letters are not identified: guesses about them are luck.
         copied_words: drop a query of at least this many words (or twice as many characters of Chinese,
@@ -94,22 +94,19 @@ def normalised(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def apply_filters(
-    drafts: Iterable[Draft], options: FilterOptions, identifier: Identifier, seed: int
-) -> tuple[list[Draft], Report]:
+def apply_filters(drafts: Iterable[Draft], options: FilterOptions, seed: int) -> tuple[list[Draft], Report]:
     """All filters but the round trip, which needs a model, and the cap, which comes last.
 
     Args:
         drafts: in an order that decides which of two duplicates stays.
         options: of the filters.
-        identifier: of languages.
         seed: of the hashes for near duplicates.
     """
     kept = list(drafts)
     report: Report = {}
     for name, rule in (
         ("length of the query", lambda draft: _has_length(draft, options)),
-        ("wrong language", lambda draft: _is_in_language(draft, options, identifier)),
+        ("wrong language", lambda draft: _is_in_language(draft, options)),
         ("copied from the document", lambda draft: not _is_copied(draft, options.copied_words)),
         ("duplicate", _first_of_its_kind()),
         ("near duplicate", _unlike_earlier(options.near_duplicate, seed)),
@@ -133,14 +130,13 @@ def _has_length(draft: Draft, options: FilterOptions) -> bool:
     return options.min_characters <= length and len(draft.query) <= options.max_characters
 
 
-def _is_in_language(draft: Draft, options: FilterOptions, identifier: Identifier) -> bool:
+def _is_in_language(draft: Draft, options: FilterOptions) -> bool:
     letters = sum(character.isalpha() for character in draft.query)
     # A character of Chinese says more than a letter.
     letters += sum(2 for _ in _HAN_KANA_THAI.finditer(draft.query))
     if draft.own_words or options.language_score >= 1 or letters < options.language_letters:
         return True
-    guess = identifier.best(draft.query)
-    return guess.score < options.language_score or guess.language == primary(draft.language)
+    return not is_in_another(draft.query, draft.language, options.language_score)
 
 
 def _is_copied(draft: Draft, words: int) -> bool:
@@ -155,7 +151,7 @@ def _first_of_its_kind() -> Rule:
     seen: set[tuple[str, str]] = set()
 
     def rule(draft: Draft) -> bool:
-        key = (primary(draft.language), normalised(draft.query))
+        key = (base_code(draft.language), normalised(draft.query))
         new = key not in seen
         seen.add(key)
         return new
@@ -177,7 +173,7 @@ def _unlike_earlier(threshold: float, seed: int) -> Rule:
         mine = {text[i : i + 3] for i in range(max(1, len(text) - 2))}
         sketch = MinHash(num_perm=64, seed=seed)
         sketch.update_batch([shingle.encode() for shingle in sorted(mine)])
-        language = primary(draft.language)
+        language = base_code(draft.language)
         if language not in indexes:  # building one integrates for its parameters
             indexes[language] = MinHashLSH(threshold=threshold, num_perm=64)
         index = indexes[language]
@@ -200,7 +196,7 @@ def cap_per_language(
         return list(drafts), drops
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for row, draft in enumerate(drafts):
-        rows[primary(draft.language)].append(row)
+        rows[base_code(draft.language)].append(row)
     rng = random.Random(seed)
     chosen = {
         row

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
-from lit_retrofit.synthesis.language import primary
+from lit_retrofit.cleaning.languages import base_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def example_queries() -> frozenset[str]:
 
 def find_language(tag: str) -> Language | None:
     """The language of a tag such as ``zh-CN``, if it is known."""
-    return known_languages().get(primary(tag))
+    return known_languages().get(base_code(tag))
 
 
 def language_name(tag: str) -> str:

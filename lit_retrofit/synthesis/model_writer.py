@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lit_retrofit.cleaning.languages import is_in_another
 from lit_retrofit.data.records import Document, text_id
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.answers import Answer, Request
@@ -13,7 +14,6 @@ from lit_retrofit.synthesis.asking import Asker
 from lit_retrofit.synthesis.documents import SourceDocument
 from lit_retrofit.synthesis.drafts import Draft, Provenance
 from lit_retrofit.synthesis.filters import normalised
-from lit_retrofit.synthesis.language import Identifier, primary
 from lit_retrofit.synthesis.schema import (
     BadAnswer,
     NegativeAnswer,
@@ -39,7 +39,7 @@ BRAINSTORM = "brainstorm"
 MODEL_TEMPLATES = (*DOCUMENT_TEMPLATES, BRAINSTORM)
 _TASKS_PER_ANSWER = 20
 _DOCUMENT_TOKENS = 1536  # 500 words of a language whose words have three tokens
-_SURE = 0.8  # of an invented document's language
+_SURE = 0.8  # of a written document's language
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class ModelWriter:
             if answer is not None
         ]
 
-    def brainstorm(self, options: BrainstormOptions, identifier: Identifier) -> list[Draft]:
+    def brainstorm(self, options: BrainstormOptions) -> list[Draft]:
         """Invents tasks, then examples of them; needs no document."""
         count = -(-options.records // _TASKS_PER_ANSWER)
         step_one = [
@@ -164,7 +164,7 @@ class ModelWriter:
             if answer is None:
                 continue
             try:
-                written = _checked_triplet(answer.value, slots["document_language"], identifier)
+                written = _checked_triplet(answer.value, slots["document_language"])
             except BadAnswer as bad:
                 self._asker.tally.bad[str(bad)] += 1
                 continue
@@ -189,9 +189,13 @@ class ModelWriter:
         )
         written = list(drafts)
         for row, answer in zip(rows, answers, strict=True):
-            if answer is not None:
-                text = answer.value.hard_negative_document
-                written[row] = _with_negative(written[row], text, answer.key)
+            if answer is None:
+                continue
+            text, draft = answer.value.hard_negative_document, written[row]
+            if is_in_another(text, draft.positive.language or draft.language, _SURE):
+                self._asker.tally.bad["hard negative in another language"] += 1
+            else:
+                written[row] = _with_negative(draft, text, answer.key)
         return written
 
     def _request(self, prompt: str, seed: int, *, chat: bool = True, tokens: int | None = None) -> Request:
@@ -239,12 +243,12 @@ def _chat_query(answer: Answer) -> str:
     return read_json(answer, QueryAnswer).query
 
 
-def _checked_triplet(written: TripletAnswer, language: str, identifier: Identifier) -> TripletAnswer:
+def _checked_triplet(written: TripletAnswer, language: str) -> TripletAnswer:
     if normalised(written.positive_document) == normalised(written.hard_negative_document):
         raise BadAnswer("hard negative equals the positive")
-    guess = identifier.best(written.positive_document)
-    if guess.score >= _SURE and guess.language != primary(language):
-        raise BadAnswer("document in another language")
+    for text in (written.positive_document, written.hard_negative_document):
+        if is_in_another(text, language, _SURE):
+            raise BadAnswer("document in another language")
     return written
 
 

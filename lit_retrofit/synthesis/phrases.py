@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from lit_retrofit.cleaning.languages import base_code
 from lit_retrofit.synthesis.documents import SourceDocument
-from lit_retrofit.synthesis.language import primary
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+(?=\s|$)|[。！？．]|$)", re.DOTALL)
 # Between two of these lies a phrase: punctuation, brackets, quotes, line breaks.
@@ -44,13 +44,13 @@ class PhraseFinder:
         self._frequencies: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._sizes: Counter[str] = Counter()
         for document in documents:
-            language = primary(document.language)
+            language = base_code(document.language)
             self._sizes[language] += 1
             self._frequencies[language].update({unit.casefold() for unit in _UNITS.findall(document.body)})
 
     def phrases(self, document: SourceDocument) -> list[str]:
         """The phrases of a document as they stand in it, the most telling first; no two share a word."""
-        language = primary(document.language)
+        language = base_code(document.language)
         weights: dict[str, tuple[str, float]] = {}
         counts: Counter[str] = Counter()
         place = 0
@@ -71,7 +71,7 @@ class PhraseFinder:
         sentence = next(sentences(document.body), "")
         if is_unspaced(sentence):
             return None
-        language = primary(document.language)
+        language = base_code(document.language)
         words = [word.strip(_EDGES) for word in sentence.split()]
         telling = [word for word in words if len(word) > 1 and not self._is_common(word, language)]
         return " ".join(telling[:_LEAD_WORDS]) if len(telling) > 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -12,6 +13,9 @@ from lit_retrofit.synthesis.answers import Answer
 from lit_retrofit.synthesis.languages import example_queries
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+_MOST_OBJECTS = 100  # beginnings of an object that are tried in one answer
 
 
 class BadAnswer(Exception):
@@ -81,28 +85,37 @@ def check_written(answer: Answer) -> str:
 
 
 def read_json(answer: Answer, schema: type[Found]) -> Found:
-    """Reads the first JSON object of an answer, which may stand in a code fence or after some words.
+    """Reads the first JSON object of the form that was asked for.
+
+    It may stand in a code fence or after some words; what a reasoning model thinks before is not looked at.
 
     Raises:
         BadAnswer: empty answer, refusal, truncated JSON, invalid JSON, JSON of another form.
     """
-    text = check_written(answer)
-    begin = text.find("{")
-    if begin < 0:
-        raise BadAnswer("truncated JSON" if answer.finish == "length" else "no JSON")
-    try:
-        value, _ = json.JSONDecoder(strict=False).raw_decode(text, begin)  # line breaks inside texts are fine
-    except (ValueError, RecursionError):
-        raise BadAnswer("truncated JSON" if answer.finish == "length" else "invalid JSON") from None
-    try:
-        found = schema.model_validate(value)
-    except ValidationError:
-        raise BadAnswer("JSON of another form") from None
+    text = check_written(answer).rpartition("</think>")[2]
+    if text.lstrip().startswith("<think>"):  # it was cut off while it was thinking
+        text = ""
+    found = _first_of_form(text, schema, truncated=answer.finish == "length")
     for name in schema.model_fields:
         part = getattr(found, name)
         if isinstance(part, str) and _REFUSAL.match(part):
             raise BadAnswer("refusal")
     return found
+
+
+def _first_of_form(text: str, schema: type[Found], *, truncated: bool) -> Found:
+    reason = "truncated JSON" if truncated else "no JSON"
+    for begin in islice((brace.start() for brace in re.finditer("{", text)), _MOST_OBJECTS):
+        try:
+            value, _ = json.JSONDecoder(strict=False).raw_decode(text, begin)  # line breaks in texts are fine
+        except (ValueError, RecursionError):
+            reason = "invalid JSON" if reason == "no JSON" else reason
+            continue
+        try:
+            return schema.model_validate(value)
+        except ValidationError:
+            reason = "JSON of another form"
+    raise BadAnswer(reason)
 
 
 def read_line(answer: Answer) -> str:

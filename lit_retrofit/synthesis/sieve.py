@@ -11,7 +11,6 @@ from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.synthesis.documents import SourceDocument
 from lit_retrofit.synthesis.drafts import Draft
 from lit_retrofit.synthesis.filters import FilterOptions, Report, apply_filters, cap_per_language
-from lit_retrofit.synthesis.language import Identifier
 from lit_retrofit.synthesis.round_trip import Embed, keep_found
 
 
@@ -27,12 +26,11 @@ def run_filters(
     drafts: Sequence[Draft],
     sources: Sequence[SourceDocument],
     filters: FilterOptions,
-    identifier: Identifier,
     embed: Embed | None,
     seed: int,
 ) -> tuple[list[Draft], Report]:
     """The drafts that every filter lets through, and what each took away."""
-    kept, report = apply_filters(drafts, filters, identifier, seed)
+    kept, report = apply_filters(drafts, filters, seed)
     if embed and kept:
         corpus = [source.document for source in sources]
         kept, report["round trip"] = keep_found(kept, corpus, filters.round_trip_k, embed)

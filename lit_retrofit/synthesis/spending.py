@@ -43,13 +43,13 @@ class Purse:
     """Counts tokens over threads. What a request can cost at most is set aside before it is sent.
 
     A text has at most as many tokens as UTF-8 bytes under the tokenizers in use, and an answer at most
-    ``max_tokens``: so the limit holds for every request that the endpoint answers once. A request that the
-    endpoint answered without us hearing of it (a time-out) is counted at this most.
+    ``max_tokens``. The most is set aside for every sending, a repeated one too; one whose answer never came
+    (a time-out) is counted at it, for the endpoint may have worked for it all the same.
 
     Args:
         prices: and the limit.
-        input_tokens: of answers paid before.
-        output_tokens: of answers paid before.
+        input_tokens: charged for before.
+        output_tokens: likewise.
     """
 
     # Chat templates and roles add tokens that are in no text of ours.

@@ -31,9 +31,9 @@ class Asked:
         bad_answers: unusable ones by reason.
         failed: requests without an answer by reason; the same command with --overwrite asks them again.
         beyond_limit: requests not sent for the spending limit.
-        input_tokens: of all answers in the log.
+        input_tokens: of all answers in the log, and at most of requests whose answer never came.
         output_tokens: likewise.
-        cost: of all answers in the log, at the given prices.
+        cost: of these tokens, at the given prices.
         log: the file of raw answers.
     """
 

@@ -29,7 +29,6 @@ from lit_retrofit.synthesis.generators.rules import (
     RuleWriter,
     check_rule_templates,
 )
-from lit_retrofit.synthesis.language import Identifier
 from lit_retrofit.synthesis.model_writer import (
     BRAINSTORM,
     MODEL_TEMPLATES,
@@ -115,12 +114,11 @@ def synthesize(
     if queries < 1 or hard_negatives < 0:
         raise UserError("queries must be 1 or more and hard_negatives 0 or more; correct them")
     summary_file = _free_outputs(output, overwrite)
-    identifier = Identifier()
     sources: list[SourceDocument] = []
     left_out: dict[str, int] = {}
     if data is not None:
         sources, left_out = read_documents(
-            resolve_data(data), documents, identifier, seed=seed, skip_invalid=skip_invalid
+            resolve_data(data), documents, seed=seed, skip_invalid=skip_invalid
         )
     embed = load_retriever(filters)
     name = model or VERSION
@@ -129,27 +127,26 @@ def synthesize(
     if generator == "rules":
         drafts = _by_rules(sources, chosen, queries, seed)
         written = len(drafts)
-        drafts, report = run_filters(drafts, sources, filters, identifier, embed, seed)
+        drafts, report = run_filters(drafts, sources, filters, embed, seed)
     else:
         log_file = output.with_name(f"{output.stem}.answers.jsonl")
         with AnswerLog(log_file) as log, _signals(log) as signals:
-            purse = Purse(
-                prices,
-                sum(answer.input_tokens for answer in log.values()),
-                sum(answer.output_tokens for answer in log.values()),
-            )
-            source = Endpoint(endpoint, purse) if generator == "endpoint" else LocalModel(name, local)
+            source: Endpoint | LocalModel
+            if generator == "endpoint":
+                source = Endpoint(endpoint, Purse(prices, *log.charged()), answered=len(log) > 0)
+            else:
+                source = LocalModel(name, local)
             asker = Asker(source, log, signals, prompt.attempts)
             writer = ModelWriter(asker, generator, name, prompt, seed)
             drafts = []
             for template in chosen:
                 if template == BRAINSTORM:
-                    drafts += writer.brainstorm(brainstorm, identifier)
+                    drafts += writer.brainstorm(brainstorm)
                 else:
                     languages = tuple(query_languages) if query_languages else None
                     drafts += writer.queries(sources, template, queries, languages)
             written = len(drafts)
-            drafts, report = run_filters(drafts, sources, filters, identifier, embed, seed)
+            drafts, report = run_filters(drafts, sources, filters, embed, seed)
             if hard_negatives:  # for what is kept only: the others' would be paid for in vain
                 drafts = writer.negatives(drafts, hard_negatives)
             asked = _asked(asker, source, log, prices)
@@ -248,9 +245,7 @@ def _signals(log: AnswerLog) -> Iterator[Signals]:
 
 
 def _asked(asker: Asker, source: Endpoint | LocalModel, log: AnswerLog, prices: Prices) -> Asked:
-    tally, answers = asker.tally, log.values()
-    read = sum(answer.input_tokens for answer in answers)
-    written = sum(answer.output_tokens for answer in answers)
+    tally, (read, written) = asker.tally, log.charged()
     return Asked(
         requests=tally.asked,
         from_log=tally.kept,

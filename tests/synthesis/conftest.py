@@ -93,10 +93,7 @@ class FakeEndpoint:
 @pytest.fixture
 def fake(monkeypatch) -> Iterator[FakeEndpoint]:
     """An endpoint on loopback. Waits between retries are none."""
-    import openai._base_client as client
-
-    monkeypatch.setattr(client, "INITIAL_RETRY_DELAY", 0.001, raising=True)
-    monkeypatch.setattr(client, "MAX_RETRY_DELAY", 0.002, raising=True)
+    monkeypatch.setattr("lit_retrofit.synthesis.generators.retries._FIRST_WAIT", 0.001)
     state = FakeEndpoint()
 
     class Handler(BaseHTTPRequestHandler):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.synthesis.answers import Answer, AnswerLog, Request
+from lit_retrofit.synthesis.answers import Answer, AnswerLog, Lost, Request
 
 REQUEST = Request("m", "what", True, 10, 0.5, 7)
 ANSWER = Answer(REQUEST.key, 'line\n"two" ü 日本 \ud83d', "stop", 3, 4)
@@ -26,7 +26,16 @@ def test_answers_are_read_back_equal_even_with_half_a_character(tmp_path):
         log.add(ANSWER)
         assert (tmp_path / "a.jsonl").read_bytes().endswith(b"\n")  # on disk before the log is closed
     with AnswerLog(tmp_path / "a.jsonl") as log:
-        assert log.get(REQUEST.key) == ANSWER and log.values() == [ANSWER] and log.get("other") is None
+        assert log.get(REQUEST.key) == ANSWER and len(log) == 1 and log.get("other") is None
+
+
+def test_what_was_lost_is_charged_for_and_is_no_answer(tmp_path):
+    for run in range(2):
+        with AnswerLog(tmp_path / "a.jsonl") as log:
+            if run == 0:
+                log.add(ANSWER)
+                log.add(Lost("other", 50, 60))
+            assert log.charged() == (53, 64) and len(log) == 1 and log.get("other") is None
 
 
 @pytest.mark.parametrize("torn", [1, 10, -1])

@@ -11,16 +11,13 @@ import pytest
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.documents import DocumentOptions, read_documents
-from lit_retrofit.synthesis.language import Identifier
 
 GERMAN = "Entfernt den Filter von den ausgewählten Zellen, sodass alle Zeilen sichtbar sind."
 ENGLISH = "Removes the filter from the selected cells, so that all rows are visible."
 
 
 def read(path, skip_invalid=False, seed=0, **options):
-    return read_documents(
-        path, DocumentOptions(**options), Identifier(), seed=seed, skip_invalid=skip_invalid
-    )
+    return read_documents(path, DocumentOptions(**options), seed=seed, skip_invalid=skip_invalid)
 
 
 def write(path, rows):

@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
 
 from lit_retrofit.cli import main
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.errors import UserError
+from lit_retrofit.synthesis.answers import Failure, Request
 from lit_retrofit.synthesis.generators.connection import EndpointOptions
+from lit_retrofit.synthesis.generators.endpoint import Endpoint
+from lit_retrofit.synthesis.generators.retries import may_pass_later, seconds_to_wait
 from lit_retrofit.synthesis.model_writer import PromptOptions
-from lit_retrofit.synthesis.spending import Prices
+from lit_retrofit.synthesis.spending import Prices, Purse
 from lit_retrofit.synthesis.synthesize import synthesize
 
 
@@ -82,7 +87,16 @@ def test_a_time_out_is_told_as_such(ask, fake):
     assert summary.asked.failed == {"time-out": 1}
 
 
+def test_what_a_model_thinks_is_no_answer(ask, fake):
+    fake.behave = lambda n, body: (200, {}, fake.completion(
+        '<think>Perhaps {"query": "no"}, or {a}?</think>Here {it} is: {"query": "' + fake.written(body) + '"}'
+    ))  # fmt: skip
+    summary = ask()
+    assert sum(summary.kept.values()) == 6 and not summary.asked.bad_answers
+
+
 BAD = {
+    "still thinking": ('<think>Perhaps {"query": "What else is there?"}', "length", "truncated JSON"),
     "broken": ('{"query": "What', "stop", "invalid JSON"),
     "truncated": ('{"query": "What is the best', "length", "truncated JSON"),
     "no json": ("What is a filter?", "stop", "no JSON"),
@@ -132,12 +146,45 @@ def test_an_answer_in_another_language_is_dropped(ask, fake):
     assert summary.dropped["wrong language"].count == 1 and summary.kept == {"de": 2, "en": 3}
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_refused_key_or_model_stops_at_once_with_one_line(ask, fake, status):
+@pytest.mark.parametrize(("status", "asked"), [(400, 3), (401, 1), (403, 1), (404, 1), (422, 3)])
+def test_what_is_refused_from_the_beginning_stops_with_one_line(ask, fake, status, asked):
     fake.behave = lambda n, body: (status, {}, {"error": {"message": "no\nsuch thing"}})
     with pytest.raises(UserError, match=f"status {status} .*no such thing") as caught:
         ask(endpoint={"concurrency": 1})
-    assert len(fake.bodies) == 1 and "\n" not in str(caught.value)
+    assert len(fake.bodies) == asked and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_one_document_that_is_refused_stands_in_nobodys_way(ask, fake, status):
+    def behave(number, body):
+        refused = number > 1 and "Zellen" in str(body["messages"])
+        return (status, {}, {"error": {"message": "filtered"}}) if refused else fake.good(number, body)
+
+    fake.behave = behave
+    summary = ask(endpoint={"concurrency": 1})
+    assert summary.asked.failed == {f"status {status}": 1} and sum(summary.kept.values()) == 5
+    again = ask(endpoint={"concurrency": 1}, overwrite=True)  # the only request is one that is refused
+    assert len(fake.bodies) == 7 and sum(again.kept.values()) == 5
+
+
+def test_refusals_one_after_another_are_no_endpoint_that_is_down(ask, fake):
+    fake.behave = lambda n, body: fake.good(n, body) if n in (1, 30) else (400, {}, {})
+    summary = ask(endpoint={"concurrency": 1}, queries=5)
+    assert len(fake.bodies) == 30 and summary.asked.failed == {"status 400": 28}
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"prompt_tokens": 5}, {"prompt_tokens": None, "completion_tokens": 7}]
+)
+def test_tokens_that_a_server_does_not_count_are_taken_at_most(ask, fake, usage):
+    fake.behave = lambda n, body: (200, {}, fake.completion(json.dumps({"query": fake.written(body)})) | {
+        "usage": usage})  # fmt: skip
+    summary = ask()
+    most = sum(len(body["messages"][0]["content"].encode()) + 64 for body in fake.bodies)
+    counted = usage or {}
+    assert sum(summary.kept.values()) == 6 and not summary.asked.failed
+    assert summary.asked.input_tokens == (30 if counted.get("prompt_tokens") else most)
+    assert summary.asked.output_tokens == (42 if counted.get("completion_tokens") else 6 * 128)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}'])
@@ -184,6 +231,53 @@ def test_the_pace_is_kept(ask, fake):
     started = time.monotonic()
     ask(endpoint={"requests_per_minute": 1200})
     assert time.monotonic() - started >= 5 * 0.05
+
+
+def test_requests_sent_again_keep_the_pace_too(ask, fake):
+    fake.behave = lambda n, body: (429, {"Retry-After": "0"}, {}) if n <= 4 else fake.good(n, body)
+    started = time.monotonic()
+    summary = ask(endpoint={"requests_per_minute": 1200, "retries": 6})
+    assert len(fake.bodies) == 10 and summary.asked.retried == 4
+    assert time.monotonic() - started >= 9 * 0.05
+
+
+def test_requests_without_an_answer_are_held_against_the_limit_in_this_run_and_the_next(ask, fake):
+    fake.behave = lambda n, body: time.sleep(1.0) or fake.good(n, body)
+    dear = Prices(input=1000.0, output=1000.0, limit=1.0)  # enough for one request, not for two
+    for spent in ("time-out 1, spending limit 5", "spending limit 6"):
+        with pytest.raises(UserError, match=f"no record is left: {spent}"):
+            ask(endpoint={"timeout": 0.2, "retries": 3, "concurrency": 1}, prices=dear)
+        assert len(fake.bodies) == 1
+
+
+def test_a_request_is_not_sent_again_after_a_signal(fake):
+    fake.behave = lambda n, body: (500, {"Retry-After": "30"}, {})
+    endpoint = Endpoint(EndpointOptions(url=fake.url, retries=5), Purse(Prices()))
+    results = list(
+        endpoint.generate([Request("m", "Document: A chart", True, 9, 0.0, 0)], lambda: bool(fake.bodies))
+    )
+    assert len(fake.bodies) == 1 and [type(result) for result in results] == [Failure]
+
+
+@pytest.mark.parametrize(
+    ("headers", "attempt", "seconds"),
+    [({}, 0, 0.001), ({}, 3, 0.008), ({"retry-after": "7"}, 2, 7.0), ({"retry-after-ms": "250"}, 0, 0.25),
+     ({"retry-after": "soon"}, 1, 0.002), ({"retry-after": "86400"}, 0, 600.0),
+     ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0, 0.0)],
+)  # fmt: skip
+def test_waits_double_or_are_as_long_as_the_endpoint_says(fake, headers, attempt, seconds):
+    assert seconds_to_wait(attempt, headers) == pytest.approx(seconds)
+
+
+def test_a_date_to_come_back_at_is_understood():
+    later = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=90), usegmt=True)
+    assert 85 < seconds_to_wait(0, {"retry-after": later}) <= 90
+
+
+def test_the_endpoint_may_say_whether_to_ask_again():
+    assert not may_pass_later(500, {"x-should-retry": "false"}) and may_pass_later(
+        400, {"x-should-retry": "true"}
+    )
 
 
 def test_a_pre_trained_model_gets_examples_and_a_line_is_taken(fake, corpus, tmp_path):
@@ -234,6 +328,15 @@ def test_the_key_is_sent_and_stands_nowhere_else(fake, corpus, tmp_path, monkeyp
     assert "Incorrect API key provided: ***" in said and SECRET not in said
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("key", [SECRET, "AIzaVerySecret0123456789"])
+def test_a_key_in_place_of_its_variables_name_is_not_told(fake, corpus, tmp_path, capfd, key):
+    words = ["synthesize", str(corpus), "--output", str(tmp_path / "o.jsonl"), "--generator", "endpoint",
+             "--model", "m", "--endpoint.url", fake.url, "--endpoint.key_variable", key]  # fmt: skip
+    assert main(words) == 2
+    said = "".join(capfd.readouterr())
+    assert "endpoint.key_variable" in said and key not in said and not fake.bodies
 
 
 def test_openais_key_goes_to_openai_only(ask, fake, monkeypatch):

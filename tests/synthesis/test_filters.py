@@ -11,7 +11,6 @@ from lit_retrofit.data.records import Document
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.drafts import Draft, Provenance
 from lit_retrofit.synthesis.filters import FilterOptions, apply_filters, cap_per_language, normalised
-from lit_retrofit.synthesis.language import Identifier
 from lit_retrofit.synthesis.round_trip import drop_higher_negatives, keep_found
 
 BODY = "Removes the filter from the selected cells. 選択したセルからフィルターを削除します。"
@@ -25,13 +24,24 @@ def draft(query, language="en", text=BODY, id=None, negatives=(), own_words=Fals
 
 
 def kept_and_dropped(drafts, **options):
-    kept, report = apply_filters(drafts, FilterOptions(**options), Identifier(), seed=0)
+    kept, report = apply_filters(drafts, FilterOptions(**options), seed=0)
     return [d.query for d in kept], {name: drops.count for name, drops in report.items() if drops.count}
 
 
 def test_length_counts_what_can_be_seen():
     drafts = [draft("?!"), draft("\u200f\u200d a"), draft("ok"), draft("x" * 301)]
     assert kept_and_dropped(drafts) == (["ok"], {"length of the query": 3})
+
+
+def test_other_codes_of_a_language_and_unknown_languages_lose_nothing():
+    german, hebrew = (
+        "Wie entferne ich den Filter wieder von allen Zellen?",
+        "איך אפשר להסיר את המסנן מכל התאים?",
+    )
+    norwegian = "Hvordan fjerner jeg filteret fra alle cellene i arket igjen?"
+    drafts = [draft(german, "deu"), draft(german + "!", "german"), draft(hebrew, "iw"),
+              draft(norwegian, "nb"), draft(norwegian + "!", "no")]  # fmt: skip
+    assert kept_and_dropped(drafts, near_duplicate=1.0)[1] == {}
 
 
 def test_language_is_judged_where_there_is_enough_to_judge():

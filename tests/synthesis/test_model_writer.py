@@ -32,6 +32,7 @@ class Model:
 
     def __init__(self):
         self.requests = []
+        self.swapped = False  # hard negatives are in the wrong language
 
     def generate(self, requests, stopped):
         for request in requests:
@@ -43,7 +44,8 @@ class Model:
         if "Brainstorm" in prompt:
             return {"tasks": [f"Given a thing {number}-{i}, find its description" for i in range(20)]}
         if "hard_negative_document" in prompt and "user_query" not in prompt:
-            return {"hard_negative_document": f"{SENTENCES['English']} {number}, but apples it is."}
+            language = "German" if ("German" in prompt) != self.swapped else "English"
+            return {"hard_negative_document": f"{SENTENCES[language]} {number} 123"}
         if "user_query" in prompt:
             inside = prompt.split("The query is in ")[1]
             asked, documents = inside.split(",")[0], inside.split("the documents are in ")[1].split(".")[0]
@@ -115,6 +117,13 @@ def test_hard_negatives_are_asked_for_what_the_filters_keep_only(model, corpus, 
         made = json.loads(record.provenance)
         about = [r for r in asked if r.key in made["requests"]]
         assert len(about) == 2 and all(record.query in request.prompt for request in about)
+
+
+def test_hard_negatives_in_another_language_than_their_document_are_not_taken(model, corpus, tmp_path):
+    model.swapped = True
+    summary, records = run(str(corpus), tmp_path, hard_negatives=1)
+    assert summary.asked.bad_answers == {"hard negative in another language": 6}
+    assert len(records) == 6 and not any(record.negatives for record in records)
 
 
 def test_what_needs_an_instructed_model_says_so(model, corpus, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.synthesis.generators.retries import rest
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -30,7 +32,8 @@ class EndpointOptions:
         requests_per_minute: no more than this; unlimited without it.
         timeout: seconds to wait for an answer.
         retries: of one request after a time-out, a broken connection or a status of 408, 409, 429 or 5xx.
-            The waits between them double, or are as long as the endpoint's Retry-After says.
+            The waits between them double, or are as long as the endpoint's Retry-After says. Each counts as
+            a request, in requests_per_minute and for the spending limit.
         tokens_field: what the endpoint calls the longest answer; OpenAI's reasoning models want the other.
         seeds: send seeds; false for endpoints that refuse the field.
     """
@@ -52,6 +55,11 @@ class EndpointOptions:
             raise UserError(
                 "endpoint.url holds a user, a password or a query, which would end up in logs; put the "
                 "key into an environment variable and name that with endpoint.key_variable"
+            )
+        if self.key_variable is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
+            raise UserError(
+                "endpoint.key_variable is no name of an environment variable; name the one that holds the "
+                "key, never the key itself"
             )
         for name in ("concurrency", "requests_per_minute", "timeout"):
             value = getattr(self, name)
@@ -84,8 +92,7 @@ class Pace:
         with self._lock:
             start = max(time.monotonic(), self._next)
             self._next = start + self._gap
-        while (left := start - time.monotonic()) > 0 and not stopped():
-            time.sleep(min(left, 0.2))
+        rest(start - time.monotonic(), stopped)
 
 
 def find_key(options: EndpointOptions) -> str | None:
@@ -94,19 +101,19 @@ def find_key(options: EndpointOptions) -> str | None:
     Raises:
         UserError: the variable is not set.
     """
-    variable = options.key_variable
+    variable, named = options.key_variable, "that endpoint.key_variable names"  # it may be a key by mistake
     if variable is None:
         if urlsplit(options.url).hostname != urlsplit(OPENAI).hostname:
             return None  # OpenAI's key is not for others to see
-        variable = "OPENAI_API_KEY"
+        variable = named = "OPENAI_API_KEY"
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise UserError(f"the environment variable {variable} is not set; put the endpoint's key into it")
+        raise UserError(f"the environment variable {named} is not set; put the endpoint's key into it")
     return key
 
 
 def make_client(options: EndpointOptions, key: str | None) -> OpenAI:
-    """The client that does the connecting, waiting and repeating.
+    """The client that does the connecting. It repeats nothing: only we know the pace and the spending limit.
 
     Raises:
         UserError: the package openai is not installed.
@@ -117,6 +124,4 @@ def make_client(options: EndpointOptions, key: str | None) -> OpenAI:
         raise UserError(
             "the endpoint generator needs the package openai: pip install 'lit-retrofit[synthesis]'"
         ) from None
-    return OpenAI(
-        base_url=options.url, api_key=key or "none", timeout=options.timeout, max_retries=options.retries
-    )
+    return OpenAI(base_url=options.url, api_key=key or "none", timeout=options.timeout, max_retries=0)
