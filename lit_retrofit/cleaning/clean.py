@@ -60,14 +60,14 @@ def clean(
 
     Example: lit-retrofit clean pairs.jsonl --output clean.jsonl --leakage.against '[my-beir]'
 
-    Writes the records that stay, unchanged and in their order, to OUTPUT, and counts and examples of every
-    rule beside it, to <OUTPUT's stem>.summary.json. The data are streamed; memory grows by about 50 bytes a
-    record. A run that was stopped or killed goes on where it was when the same command is given again. The
-    result does not depend on the number of workers.
+    Writes the records that stay, in their order and with their texts unchanged, to OUTPUT, and counts and
+    examples of every rule beside it, to <OUTPUT's stem>.summary.json. The data are streamed; memory grows by
+    about 50 bytes a record. A run that was stopped or killed goes on where it was when the same command is
+    given again. The result does not depend on the number of workers.
 
     Args:
-        data: a file, folder, pattern or hub data set, or quickstart:train; or a list of them, cleaned
-            together.
+        data: a file, folder, pattern, hub data set or named source (source:NAME), or quickstart:train; or a
+            list of them, cleaned together.
         output: the file to write, .jsonl or .parquet.
         dropped: a JSONL file for the records that are dropped, each with the rule's name.
         format: the data's format, where it cannot be told from the fields.
@@ -109,15 +109,15 @@ def clean(
     check_format_name(format)
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}; it must be at least 1")
-    paths = find_sources([data] if isinstance(data, str) else data)
-    summary_file = _free_outputs(output, dropped, [*paths, corpus], overwrite)
+    sources = Sources(find_sources([data] if isinstance(data, str) else data), format, corpus, skip_invalid)
+    inputs = [*sources.paths, corpus]
+    summary_file = _free_outputs(output, dropped, inputs, overwrite)
     settings = {
         "work_format": _WORK_FORMAT,
-        "data": [paths, format, skip_invalid, stamp([*paths, corpus])],
+        "data": [[asdict(part) for part in sources.parts], format, skip_invalid, stamp(inputs)],
         "evaluation": stamp(evaluation_files(leakage)),
         **asdict(rules),
     }
-    sources = Sources(paths, format, corpus, skip_invalid)
     processes = workers or available_processors()
     try:
         with open_work(output, settings, overwrite=overwrite) as work:

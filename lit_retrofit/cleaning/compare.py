@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_retrofit.cleaning.duplicates import Repeated, find_conflicts, find_equal, find_near
+from lit_retrofit.cleaning.duplicates import Repeated, find_exact, find_near
 from lit_retrofit.cleaning.examine import Examined
 from lit_retrofit.cleaning.options import DuplicateOptions
 from lit_retrofit.cleaning.signatures import VALUES, Signatures
@@ -24,7 +24,7 @@ class Decisions:
 
     Attributes:
         rules: (records,) uint8, code of the rule that drops it, or `KEPT`.
-        earlier: (records,) int64, for the rules that compare: the record that it repeats; else -1.
+        other: (records,) int64, for the rules that compare: the record that it repeats; else -1.
         similarity: (records,) float32, how similar it is to that one.
         ranks: (records,) int32, of its positive; 0 where it was not searched.
         languages: (records,) int32, number of its language in `language_names`.
@@ -32,7 +32,7 @@ class Decisions:
     """
 
     rules: NDArray[np.uint8]
-    earlier: NDArray[np.int64]
+    other: NDArray[np.int64]
     similarity: NDArray[np.float32]
     ranks: NDArray[np.int32]
     languages: NDArray[np.int32]
@@ -50,7 +50,7 @@ class Decisions:
     def drop_repeated(self, rule: str, found: Repeated) -> None:
         """Drops records, and notes which ones they repeat."""
         self.drop(rule, found.rows)
-        self.earlier[found.rows] = found.of
+        self.other[found.rows] = found.of
         self.similarity[found.rows] = found.similarity
 
 
@@ -77,16 +77,19 @@ def compare(parts: Sequence[Path], options: DuplicateOptions, work: Work) -> Dec
     total = len(all_rules)
     decisions = Decisions(
         rules=all_rules,
-        earlier=np.full(total, -1, np.int64),
+        other=np.full(total, -1, np.int64),
         similarity=np.zeros(total, np.float32),
         ranks=np.zeros(total, np.int32),
         languages=np.concatenate(languages),
         language_names=list(names),
     )
     rows = decisions.kept
-    if options.exact:
-        decisions.drop_repeated("exact_duplicate", _numbered(find_equal(np.concatenate(hashes)), rows))
-    _drop_conflicts(decisions, rows, np.concatenate(documents), np.concatenate(counts))
+    owners = np.repeat(np.arange(len(rows)), np.concatenate(counts))
+    # Where equal records may stay, each is a kind of its own.
+    kinds = np.concatenate(hashes) if options.exact else np.arange(len(rows), dtype=np.uint64)
+    equal, conflicts = find_exact(kinds, np.concatenate(documents), owners)
+    decisions.drop_repeated("exact_duplicate", _numbered(equal, rows))
+    decisions.drop_repeated("id_conflict", _numbered(conflicts, rows))
     if options.near is not None and len(rows):
         among = np.flatnonzero(decisions.rules[rows] == KEPT)
         decisions.drop_repeated(
@@ -98,18 +101,6 @@ def compare(parts: Sequence[Path], options: DuplicateOptions, work: Work) -> Dec
 def _numbered(found: Repeated, rows: NDArray[np.int64]) -> Repeated:
     """From positions among the records that passed the first pass to numbers of records."""
     return Repeated(rows[found.rows], rows[found.of], found.similarity)
-
-
-def _drop_conflicts(
-    decisions: Decisions,
-    rows: NDArray[np.int64],
-    documents: NDArray[np.uint64],
-    counts: NDArray[np.int32],
-) -> None:
-    owners = np.repeat(np.arange(len(rows)), counts)
-    staying = decisions.rules[rows[owners]] == KEPT
-    found = find_conflicts(documents[staying], owners[staying])
-    decisions.drop_repeated("id_conflict", _numbered(found, rows))
 
 
 def _numbers(languages: NDArray[np.str_], names: dict[str, int]) -> NDArray[np.int32]:

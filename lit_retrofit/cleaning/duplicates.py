@@ -1,4 +1,4 @@
-"""Which records repeat an earlier one: by equal hashes, by ids with two texts, by similar signatures."""
+"""Which records repeat another one: by equal hashes, by ids with two texts, by similar signatures."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ from numpy.typing import NDArray
 from lit_retrofit.cleaning.signatures import VALUES, Signatures, band_keys, band_rows, similarity
 
 _REPRESENTATIVES = 64  # of one band's group that a record is compared with: bounds the time of large groups
+_ROUNDS = 8  # of taking back and comparing anew: bounds the time of long chains
+_STEP = 1 << 16  # signatures in memory at a time
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """Records that repeat an earlier one.
+    """Records that repeat another one, or contradict it.
 
     Attributes:
         rows: their numbers.
-        of: of each, the number of the earlier record.
+        of: of each, the number of the other record.
         similarity: of each, the estimated Jaccard similarity; the lower one of a pair's two texts.
     """
 
     rows: NDArray[np.int64]
     of: NDArray[np.int64]
     similarity: NDArray[np.float64]
+
+    @classmethod
+    def exactly(cls, pairs: Sequence[tuple[int, int]], similarity: float) -> Repeated:
+        """Of (record, the other one) pairs that are all equally similar."""
+        rows, of = np.array(pairs, np.int64).reshape(-1, 2).T
+        return cls(rows, of, np.full(len(rows), similarity))
 
 
 def find_equal(hashes: NDArray[np.uint64]) -> Repeated:
@@ -40,29 +48,77 @@ def find_equal(hashes: NDArray[np.uint64]) -> Repeated:
     return Repeated(rows, of[rows], np.ones(len(rows)))
 
 
-def find_conflicts(documents: NDArray[np.uint64], records: NDArray[np.int64]) -> Repeated:
-    """Records with a document whose id stands for another text in an earlier record, or in themselves.
+def find_exact(
+    hashes: NDArray[np.uint64], documents: NDArray[np.uint64], records: NDArray[np.int64]
+) -> tuple[Repeated, Repeated]:
+    """Records that equal an earlier one, and those with an id that had another text in an earlier one.
+
+    Only a record that stays can take the place of others: one in conflict does not stand for its equals, and
+    one that equals another has no say in what an id means. So the records that an id of several texts has to
+    do with are asked one by one; of the others, which are nearly all, the first of equals stays.
 
     Args:
+        hashes: (records,) of what makes records equal.
         documents: (documents, 2) hashes of id and text.
         records: (documents,) the record each is in, ascending.
 
     Returns:
-        With the record in which the id stands for its first text.
+        The equal ones, and those in conflict with an earlier record or with themselves. The two share none.
     """
-    ids, first, inverse = np.unique(documents[:, 0], return_index=True, return_inverse=True)
-    del ids
-    at = first[inverse]
-    wrong = np.flatnonzero(documents[:, 1] != documents[at, 1])
-    rows, where = np.unique(records[wrong], return_index=True)
-    return Repeated(rows, records[at[wrong[where]]], np.zeros(len(rows)))
+    _, first, ids = np.unique(documents[:, 0], return_index=True, return_inverse=True)
+    differing = np.zeros(len(first), bool)
+    differing[ids[documents[:, 1] != documents[first[ids], 1]]] = True
+    of_several = differing[ids]
+    _, equals = np.unique(hashes, return_inverse=True)
+    involved = np.isin(equals, equals[records[of_several]])
+    simple = np.flatnonzero(~involved)
+    found = find_equal(hashes[simple])
+    equal, conflicts = _settle(
+        np.flatnonzero(involved), equals, ids[of_several], documents[of_several, 1], records[of_several]
+    )
+    rows = np.concatenate([simple[found.rows], equal.rows])
+    of = np.concatenate([simple[found.of], equal.of])
+    order = np.argsort(rows)
+    return Repeated(rows[order], of[order], np.ones(len(rows))), conflicts
+
+
+def _settle(
+    rows: NDArray[np.int64],
+    equals: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    texts: NDArray[np.uint64],
+    records: NDArray[np.int64],
+) -> tuple[Repeated, Repeated]:
+    """Asks these rows in their order; see `find_exact`, whose documents are here those of several texts."""
+    first = np.full(equals.max(initial=-1) + 1, -1)  # of equal records, the one that stays
+    known = np.full(ids.max(initial=-1) + 1, -1)  # of an id, the document that gives it its text
+    equal: list[tuple[int, int]] = []
+    conflicts: list[tuple[int, int]] = []
+    bounds = np.searchsorted(records, [rows, rows + 1]).T.tolist()
+    for row, (start, end) in zip(rows.tolist(), bounds, strict=True):
+        if first[equals[row]] >= 0:
+            equal.append((row, int(first[equals[row]])))
+            continue
+        given: dict[int, int] = {}
+        for number in range(start, end):
+            id = int(ids[number])
+            meant = int(known[id]) if known[id] >= 0 else given.setdefault(id, number)
+            if texts[number] != texts[meant]:
+                conflicts.append((row, int(records[meant])))
+                break
+        else:
+            first[equals[row]] = row
+            for id, number in given.items():
+                known[id] = number
+    return Repeated.exactly(equal, 1.0), Repeated.exactly(conflicts, 0.0)
 
 
 def find_near(signatures: Sequence[Signatures], among: NDArray[np.int64], threshold: float) -> Repeated:
-    """Rows of which every text is similar enough to that of one earlier row that stays.
+    """Rows of which every text is similar enough to that of another row that stays.
 
     Band by band, rows of equal keys are compared by their whole signatures; a row that is found goes, and is
-    compared no more. So memory holds 24 bytes a row beside the signatures, which may lie on disk.
+    compared no more. Where the row that it repeats goes in a later band, it comes back, unless it is similar
+    to one that stays. So memory holds a few numbers a row beside the signatures, which may lie on disk.
 
     Args:
         signatures: of each compared text, (records, `VALUES`).
@@ -70,32 +126,101 @@ def find_near(signatures: Sequence[Signatures], among: NDArray[np.int64], thresh
         threshold: least similarity of each text.
 
     Returns:
-        In the rows' order. The earlier record may itself be found in a later band, as a repetition of
-        another.
+        In the rows' order. The other row is an earlier one, but for those that came back.
     """
-    size = band_rows(threshold, len(signatures))
-    of = np.full(len(among), -1, np.int64)
-    scores = np.zeros(len(among))
-    for band in range(VALUES // size):
-        left = np.flatnonzero(of < 0)
-        keys = _keys(signatures, among[left], band, size)
-        for group in _groups(keys):
-            members = left[group]
-            for member, earlier, score in _match(signatures, among, members, threshold):
-                of[member], scores[member] = among[earlier], score
-    found = np.flatnonzero(of >= 0)
-    return Repeated(among[found], of[found], scores[found])
+    search = _NearSearch(signatures, among, threshold)
+    rows = np.arange(len(among))
+    # Rows that come back may be similar to each other, but to none that stays: a search of their own.
+    for _ in range(_ROUNDS):
+        if not len(rows):
+            break
+        search.drop(rows)
+        rows = search.take_back(rows)
+    found = np.flatnonzero(search.of >= 0)
+    return Repeated(among[found], among[search.of[found]], search.scores[found])
 
 
-def _keys(
-    signatures: Sequence[Signatures], rows: NDArray[np.int64], band: int, size: int
-) -> NDArray[np.uint64]:
-    step = 1 << 16
-    parts = [
-        band_keys([part[rows[start : start + step]] for part in signatures], band, size)
-        for start in range(0, len(rows), step)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+class _NearSearch:
+    """What is found so far. Rows are numbered by their place in `among`.
+
+    Attributes:
+        of: of each row that goes, the row that it repeats; else -1.
+        scores: how similar the two are.
+    """
+
+    def __init__(self, signatures: Sequence[Signatures], among: NDArray[np.int64], threshold: float) -> None:
+        self._signatures, self._among, self._threshold = signatures, among, threshold
+        self._size = band_rows(threshold, len(signatures))
+        self.of = np.full(len(among), -1, np.int64)
+        self.scores = np.zeros(len(among))
+
+    def drop(self, rows: NDArray[np.int64]) -> None:
+        """Drops those of the rows that repeat an earlier one of them."""
+        for band in range(VALUES // self._size):
+            left = rows[self.of[rows] < 0]
+            for group in _groups(self._keys(left, band)):
+                staying = [int(left[group[0]])]
+                for row in left[group[1:]].tolist():
+                    if not self._find(row, np.array(staying[-_REPRESENTATIVES:])):
+                        staying.append(row)
+
+    def take_back(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of the rows that `drop` was given, those that it dropped and that no staying one is similar to.
+
+        Every other dropped row has one that stays in `of`.
+        """
+        staying, gone = rows[self.of[rows] < 0], rows[self.of[rows] >= 0]
+        gone = gone[self.of[self.of[gone]] >= 0]
+        roots = self.of[gone]
+        while (chained := self.of[roots] >= 0).any():
+            roots[chained] = self.of[roots[chained]]
+        scores = self._scores(gone, roots)
+        enough = scores >= self._threshold
+        self.of[gone] = np.where(enough, roots, -1)
+        self.scores[gone] = np.where(enough, scores, 0.0)
+        lost = gone[~enough]
+        for band in range(VALUES // self._size):
+            lost = lost[self.of[lost] < 0]
+            if not len(lost):
+                break
+            self._find_staying(lost, staying, band)
+        return lost[self.of[lost] < 0]
+
+    def _find_staying(self, lost: NDArray[np.int64], staying: NDArray[np.int64], band: int) -> None:
+        keys, wanted = self._keys(staying, band), self._keys(lost, band)
+        order = np.argsort(keys, kind="stable")
+        starts, ends = (np.searchsorted(keys, wanted, side, sorter=order) for side in ("left", "right"))
+        for place in np.flatnonzero(ends > starts).tolist():
+            group = staying[order[starts[place] : ends[place]]]
+            row = int(lost[place])
+            nearest = max(int(np.searchsorted(group, row)) - _REPRESENTATIVES // 2, 0)
+            self._find(row, group[nearest : nearest + _REPRESENTATIVES])
+
+    def _find(self, row: int, known: NDArray[np.int64]) -> bool:
+        """Drops a row if it is similar to one of others, the first of which it then repeats."""
+        scores = self._scores(np.array([row]), known)
+        enough = np.flatnonzero(scores >= self._threshold)
+        if not len(enough):
+            return False
+        self.of[row], self.scores[row] = known[enough[0]], scores[enough[0]]
+        return True
+
+    def _scores(self, rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The similarity of rows and others pairwise, or of one row and each of the others."""
+        found = [np.empty(0)]
+        for start in range(0, len(others), _STEP):
+            end = start + _STEP
+            first = self._among[rows if len(rows) == 1 else rows[start:end]]
+            second = self._among[others[start:end]]
+            found.append(np.min([similarity(part[second], part[first]) for part in self._signatures], axis=0))
+        return np.concatenate(found)
+
+    def _keys(self, rows: NDArray[np.int64], band: int) -> NDArray[np.uint64]:
+        keys = [np.empty(0, np.uint64)]
+        for start in range(0, len(rows), _STEP):
+            numbers = self._among[rows[start : start + _STEP]]
+            keys.append(band_keys([part[numbers] for part in self._signatures], band, self._size))
+        return np.concatenate(keys)
 
 
 def _groups(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
@@ -106,21 +231,3 @@ def _groups(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
     ends = np.concatenate([edges, [len(keys)]])
     for number in np.flatnonzero(ends - starts > 1).tolist():
         yield order[starts[number] : ends[number]]
-
-
-def _match(
-    signatures: Sequence[Signatures],
-    among: NDArray[np.int64],
-    members: NDArray[np.int64],
-    threshold: float,
-) -> Iterator[tuple[int, int, float]]:
-    """(member, earlier member, similarity) for those that repeat one."""
-    staying = [int(members[0])]
-    for member in members[1:].tolist():
-        known = np.array(staying[-_REPRESENTATIVES:])
-        scores = np.min([similarity(part[among[known]], part[among[member]]) for part in signatures], axis=0)
-        enough = np.flatnonzero(scores >= threshold)
-        if len(enough):
-            yield member, int(known[enough[0]]), float(scores[enough[0]])
-        else:
-            staying.append(member)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,10 @@ from lit_retrofit.cleaning.signatures import (
     sign,
     similarity,
 )
-from lit_retrofit.data.beir import read_beir
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.records import Document, RetrievalSet
 from lit_retrofit.data.splitting import to_retrieval_set
-from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.benchmarks import find_benchmarks
 from lit_retrofit.quickstart.embedded_data import resolve_data
 
 
@@ -106,11 +105,12 @@ def read_evaluation_sets(options: LeakageOptions) -> LeakageIndex:
     documents: list[tuple[str, str, str]] = []
     summary = []
     for name in options.against:
-        found = _read(name)
-        chosen = list(_documents(found, options.documents))
-        queries += [(found.name, query.id, query.text) for query in found.queries]
-        documents += [(found.name, document.id, document.text) for document in chosen]
-        summary.append(f"{name}: {len(found.queries)} queries, {len(chosen)} documents")
+        known = len(queries), len(documents)
+        for found in _read(name):
+            queries += [(found.name, query.id, query.text) for query in found.queries]
+            documents += [(found.name, d.id, d.text) for d in _documents(found, options.documents)]
+        counts = f"{len(queries) - known[0]} queries, {len(documents) - known[1]} documents"
+        summary.append(f"{name}: {counts}")
     return LeakageIndex(
         Guarded.of(queries, options.near, QUERY_GRAM),
         Guarded.of(documents, options.near, DOCUMENT_GRAM),
@@ -118,15 +118,23 @@ def read_evaluation_sets(options: LeakageOptions) -> LeakageIndex:
     )
 
 
-def _read(name: str) -> RetrievalSet:
-    folder, _, split = name.rpartition("@")
-    path = resolve_data(folder if folder and not Path(name).exists() else name)
-    if not path.exists():
-        raise UserError(f"{path}: no such evaluation set; leakage.against takes BEIR folders and files")
-    if path.is_dir():
-        # A set of several splits has queries without judgements in this one, and that is no fault here.
-        return read_beir(path, split=split if folder else None, skip_invalid=True)
-    return to_retrieval_set(read_records(path)[0], path.name)
+def _read(name: str) -> Iterator[RetrievalSet]:
+    """The sets that a name means, one at a time: a benchmark's corpora need not fit into memory together."""
+    data, split = _parse(name)
+    path = resolve_data(data)
+    if path.is_file():
+        yield to_retrieval_set(read_records(path)[0], path.name)
+        return
+    # A folder of several splits has queries without judgements in this one, and that is no fault here.
+    for benchmark in find_benchmarks(data, split=split, skip_invalid=True):
+        for part in benchmark.parts:
+            yield part.load()
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    """What stands before and behind the last @, unless that is part of a file's name."""
+    data, _, split = name.rpartition("@")
+    return (data, split) if data and not Path(name).exists() else (name, None)
 
 
 def _documents(found: RetrievalSet, scope: str) -> Iterable[Document]:
@@ -138,5 +146,4 @@ def _documents(found: RetrievalSet, scope: str) -> Iterable[Document]:
 
 def evaluation_files(options: LeakageOptions) -> list[Path]:
     """The files and folders that the options name, as far as they are there."""
-    names = [name if Path(name).exists() else name.rpartition("@")[0] or name for name in options.against]
-    return [resolve_data(name) for name in names]
+    return [resolve_data(_parse(name)[0]) for name in options.against]

@@ -71,7 +71,8 @@ class LeakageOptions:
     """What must not be learnt: the evaluation sets.
 
     Attributes:
-        against: BEIR folders, FOLDER@SPLIT for another split than test, files of records, or quickstart:test.
+        against: BEIR folders, benchmarks by the names that evaluate takes (miracl:sw, nanobeir, hf:org/name,
+            quickstart:test), either with @SPLIT for another split than their own, and files of records.
         documents: a positive must be none of the relevant documents, none of the whole corpus, or may be any.
             Training and evaluation often share a corpus: only what answers an evaluation query gives it away.
         ids: compare ids, too. Turn it off where ids are mere numbers of rows.

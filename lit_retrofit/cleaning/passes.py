@@ -14,7 +14,6 @@ import numpy as np
 from lit_retrofit.cleaning.compare import Decisions
 from lit_retrofit.cleaning.consistency import BM25, Pool, Ranker
 from lit_retrofit.cleaning.examine import CHUNK, Chunk, Examined, Examiner
-from lit_retrofit.cleaning.languages import is_known
 from lit_retrofit.cleaning.leakage import LeakageIndex
 from lit_retrofit.cleaning.options import ConsistencyOptions, Rules
 from lit_retrofit.cleaning.processes import ordered_map
@@ -27,6 +26,7 @@ from lit_retrofit.data.collecting import drop_false_negatives
 from lit_retrofit.data.formats import record_to_row
 from lit_retrofit.data.record_files import record_writer, to_json_line
 from lit_retrofit.data.records import Record
+from lit_retrofit.data.text_language import is_known
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
 
@@ -199,12 +199,12 @@ def _details(parts: Sequence[Path]) -> Iterator[str]:
 
 def _compared(number: int, decisions: Decisions, sources: Sources) -> str:
     """What the rules that compare records have found."""
-    earlier = int(decisions.earlier[number])
+    other = int(decisions.other[number])
     rule = NAMES[decisions.rules[number]]
     if rule == "near_duplicate":
-        return f"{decisions.similarity[number]:.2f} similar to {sources.place(earlier)}"
-    if earlier >= 0:
-        return f"{'equal to' if rule == 'exact_duplicate' else 'other text in'} {sources.place(earlier)}"
+        return f"{decisions.similarity[number]:.2f} similar to {sources.place(other)}"
+    if other >= 0:
+        return f"{'equal to' if rule == 'exact_duplicate' else 'other text in'} {sources.place(other)}"
     if rule == "inconsistent":
         return f"rank {decisions.ranks[number]}"
     return ""

@@ -11,10 +11,10 @@ import ftfy
 from ftfy.badness import is_bad
 
 from lit_retrofit.cleaning.folding import visible_length
-from lit_retrofit.cleaning.languages import detect, enough_letters, is_known, same_language
 from lit_retrofit.cleaning.options import Range, Rules
 from lit_retrofit.cleaning.verdicts import Verdict
 from lit_retrofit.data.records import Record
+from lit_retrofit.data.text_language import detect, enough_letters, is_known, same_language
 from lit_retrofit.retrieval.words import tokenize
 
 if TYPE_CHECKING:

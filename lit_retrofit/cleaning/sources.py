@@ -5,16 +5,19 @@ from __future__ import annotations
 import glob
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lit_retrofit.data import hub
+from lit_retrofit.data import catalogue
+from lit_retrofit.data.adapting import Adapter
 from lit_retrofit.data.formats import stream_records
 from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Record
+from lit_retrofit.data.source_options import SourceOptions, check_source
+from lit_retrofit.data.sources import locate
 from lit_retrofit.errors import UserError
-from lit_retrofit.quickstart.embedded_data import resolve_data
 
 Stamp = list[tuple[str, int, int]]
 
@@ -24,16 +27,16 @@ class Sources:
     """Records of all sources, one after another.
 
     Attributes:
-        paths: files, folders or hub data sets.
-        format: of all of them, where it cannot be told.
+        parts: files, folders or hub data sets, as `find_sources` gives them.
+        format: of those that do not say it, where it cannot be told.
         corpus: Tevatron's documents.
         skip_invalid: pass over broken rows.
-        skipped: how many rows were passed over, for each reason, in the latest reading.
-        lines: of each record, its line in its source, once they were read.
-        starts: number of each source's first record, once they were read.
+        skipped: how many rows were passed over, for each reason, in the latest reading to the end.
+        lines: of each record, its line in its source, once all were read.
+        starts: number of each source's first record, once all were read.
     """
 
-    paths: Sequence[str]
+    parts: Sequence[SourceOptions]
     format: str | None = None
     corpus: Path | None = None
     skip_invalid: bool = False
@@ -41,54 +44,88 @@ class Sources:
     lines: array[int] = field(default_factory=lambda: array("q"))
     starts: list[int] = field(default_factory=list)
 
+    @property
+    def paths(self) -> list[str]:
+        """Where each source is."""
+        return [part.path for part in self.parts]
+
     def read(self) -> Iterator[Record]:
         """Streams all records.
 
         Raises:
             UserError: a source cannot be read, or a row of it is broken.
         """
-        self.skipped, self.lines, self.starts = {}, array("q"), []
-        for path in self.paths:
-            self.starts.append(len(self.lines))
+        skipped: Counter[str] = Counter()
+        lines: array[int] = array("q")
+        starts: list[int] = []
+        for part in self.parts:
+            starts.append(len(lines))
             skips = Skips(self.skip_invalid)
-            _, records = stream_records(path, skips, self.format, self.corpus, skip_broken=True)
+            _, records = stream_records(
+                part.path, skips, part.format or self.format, self.corpus, adapter=Adapter(part),
+                skip_broken=True,
+            )  # fmt: skip
             for line, record in records:
-                self.lines.append(line)
+                lines.append(line)
                 yield record
-            for reason, count in skips.counts.items():
-                self.skipped[reason] = self.skipped.get(reason, 0) + count
-            if len(self.lines) == self.starts[-1] and skips.counts:
-                skips.nothing_left(path)
+            skipped.update(skips.counts)
+            if len(lines) == starts[-1] and skips.counts:
+                skips.nothing_left(part.path)
+        # Set as a whole: while they are read again, the place of a record further on is asked for.
+        self.skipped, self.lines, self.starts = dict(skipped), lines, starts
 
     def place(self, number: int) -> str:
         """Source and line of a record that was read."""
-        return f"{self.paths[bisect_right(self.starts, number) - 1]}:{self.lines[number]}"
+        return f"{self.parts[bisect_right(self.starts, number) - 1].path}:{self.lines[number]}"
 
 
-def find_sources(data: Sequence[str]) -> list[str]:
-    """The sources that the user names: patterns such as ``data/part-*.jsonl`` become the files they match.
+def find_sources(data: Sequence[str]) -> list[SourceOptions]:
+    """The sources that the user names, each with what tells how it is read and nothing else.
+
+    A pattern such as ``data/part-*.jsonl`` becomes the files it matches, and a ``source:NAME`` its languages.
 
     Raises:
-        UserError: a pattern matches nothing, or a source is named twice.
+        UserError: a pattern matches nothing, no source has a name, its settings are no source's, or a source
+            is named twice.
     """
-    found: list[str] = []
-    for name in data:
-        path = resolve_data(name)
-        if name.startswith(hub.PREFIX):
-            found.append(name)
-        elif path.exists() or not glob.has_magic(str(path)):
-            found.append(str(path))
-        else:
-            matches = sorted(glob.glob(str(path)))
-            if not matches:
-                raise UserError(f"{name}: no such file; check the pattern")
-            found += matches
+    found = [file for name in data for part in _named(name) for file in _files(part)]
     if not found:
         raise UserError("data names no file; give at least one")
-    twice = sorted({name for name in found if found.count(name) > 1})
+    twice = [part for part, count in Counter(found).items() if count > 1]
     if twice:
-        raise UserError(f"{twice[0]}: named twice; name each source once")
+        raise UserError(f"{twice[0].path}: named twice; name each source once")
     return found
+
+
+def _named(name: str) -> list[SourceOptions]:
+    """The parts of a named source; another name as it is."""
+    source = SourceOptions(name)
+    if not name.startswith(catalogue.PREFIX):
+        return [source]
+    source = catalogue.resolve_source(source)
+    check_source(source)
+    return source.parts()
+
+
+def _files(part: SourceOptions) -> list[SourceOptions]:
+    """What a part's path means, with the settings that reading depends on: how it is mixed is no matter."""
+    where = locate(part.path)
+    paths = [str(where)]
+    if isinstance(where, Path) and not where.exists() and glob.has_magic(paths[0]):
+        paths = sorted(glob.glob(paths[0]))
+        if not paths:
+            raise UserError(f"{part.path}: no such file; check the pattern")
+    return [
+        SourceOptions(
+            path,
+            format=part.format,
+            fields=part.fields,
+            language=part.language,
+            document_language=part.document_language,
+            task=part.task,
+        )
+        for path in paths
+    ]
 
 
 def stamp(paths: Sequence[str | Path | None]) -> Stamp:

@@ -17,7 +17,7 @@ RULES = {
     "leaked_near": "nearly a text of an evaluation set",
     "exact_duplicate": "equal to an earlier record",
     "id_conflict": "a document id that had another text before",
-    "near_duplicate": "nearly equal to an earlier record",
+    "near_duplicate": "nearly equal to another record",
     "inconsistent": "the query does not find its positive",
     "language_cap": "more of its language than max_per_language",
 }

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lit_retrofit.cleaning.languages import detect, enough_letters
 from lit_retrofit.data.converters import passage_document
 from lit_retrofit.data.fields import BadRow, Row, optional_id, optional_text
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.read_report import Skips
 from lit_retrofit.data.records import Document
 from lit_retrofit.data.rows import plain_or_gzip, read_rows
+from lit_retrofit.data.text_language import detect, enough_letters
 from lit_retrofit.errors import UserError
 
 _DAMAGED = 0.02  # share of control or undecodable characters above which a text is no text

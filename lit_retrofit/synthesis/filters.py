@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from lit_retrofit.cleaning.languages import base_code, is_in_another
+from lit_retrofit.data.text_language import base_code, is_in_another
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.drafts import Draft
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
-from lit_retrofit.cleaning.languages import base_code
+from lit_retrofit.data.text_language import base_code
 
 
 @dataclass(frozen=True, slots=True)

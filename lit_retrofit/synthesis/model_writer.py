@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lit_retrofit.cleaning.languages import is_in_another
 from lit_retrofit.data.records import Document, text_id
+from lit_retrofit.data.text_language import is_in_another
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.answers import Answer, Request
 from lit_retrofit.synthesis.asking import Asker

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from lit_retrofit.cleaning.languages import base_code
+from lit_retrofit.data.text_language import base_code
 from lit_retrofit.synthesis.documents import SourceDocument
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+(?=\s|$)|[。！？．]|$)", re.DOTALL)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,11 @@ from lit_retrofit.cleaning.options import (
     LeakageOptions,
     LengthOptions,
 )
+from lit_retrofit.cleaning.sources import Sources, find_sources
+from lit_retrofit.data.catalogue import resolve_source
 from lit_retrofit.data.formats import read_records
+from lit_retrofit.data.source_options import SourceOptions
+from lit_retrofit.data.sources import read_source
 from lit_retrofit.errors import Interrupted, UserError
 from lit_retrofit.quickstart.embedded_data import resolve_data
 
@@ -188,6 +193,77 @@ def test_every_convention_is_read(tmp_path, dirty):
     assert read_records(tmp_path / "o.jsonl")[0][1].negatives[0].text == row(3)["positive"]
 
 
+def test_a_named_source_is_cleaned_under_its_fields_and_languages(tmp_path, dirty, monkeypatch):
+    """A YAML file's: in two languages, columns of other names, and the evaluation's question in both."""
+    monkeypatch.chdir(tmp_path)
+    texts = {
+        "en": row(1)["positive"],
+        "de": "Diese Seite erklärt, wie man Tabellen anlegt und wieder löscht.",
+    }
+    for language, text in texts.items():
+        pairs = [("a question", text), ("Evaluation question", text)]
+        rows = [{"title": question, "page": {"body": body}, "query": "no"} for question, body in pairs]
+        write_rows(tmp_path / f"{language}-pages.jsonl", rows)
+    (tmp_path / "mine.yaml").write_text(
+        "path: '{language}-pages.jsonl'\nlanguages: {en: en, de: de}\ntask: question\nweight: 2\n"
+        "fields: {query: title, positive: page.body}\n"
+    )
+    summary = clean(
+        ["source:mine.yaml", "dirty.jsonl"], output=Path("o.jsonl"), leakage=dirty[1], workers=1,
+        language=LanguageOptions(min_letters=30),
+    )  # fmt: skip
+    assert summary.languages == {"en": (22, 10), "de": (2, 1)}
+    assert [e.place for e in summary.examples["leaked_exact"]][:2] == [
+        "en-pages.jsonl:2",
+        "de-pages.jsonl:2",
+    ]
+    expected, _ = read_source(resolve_source(SourceOptions("source:mine.yaml")))
+    kept = read_records("o.jsonl")[0]
+    assert kept[:2] == [expected[0], expected[2]]
+    assert [(r.query, r.language, r.task, r.positives[0].text) for r in kept[:2]] == [
+        ("a question", language, "question", text) for language, text in texts.items()
+    ]
+
+
+def test_a_shipped_source_is_read_from_the_hub_in_all_its_languages(tmp_path, monkeypatch):
+    def load(name, config, split=None, revision=None):
+        number = sum(map(ord, config))
+        texts = {"anchor": row(number)["query"], "positive": row(number)["positive"] + config}
+        return datasets.Dataset.from_list([texts | {"negative": f"not for {config}"}] * 2)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    languages = resolve_source(SourceOptions("source:miracl")).languages
+    summary = clean(
+        "source:miracl", output=tmp_path / "o.jsonl", workers=1, language=LanguageOptions(confidence=None),
+        duplicates=DuplicateOptions(near=None),
+    )  # fmt: skip
+    assert summary.languages == dict.fromkeys(languages, (2, 1)) and len(languages) == 16
+    assert summary.examples["exact_duplicate"][0].place == "hf:sentence-transformers/miracl:ar-triplet:2"
+    assert [r.language for r in read_records(tmp_path / "o.jsonl")[0]] == list(languages)
+
+
+def test_the_place_of_a_later_record_is_known_while_they_are_read_again(tmp_path):
+    paths = [str(write_rows(tmp_path / f"{name}.jsonl", [row(0), row(1)])) for name in "ab"]
+    sources = Sources(find_sources(paths))
+    assert len(list(sources.read())) == 4
+    next(iter(sources.read()))
+    assert [sources.place(number) for number in (0, 3)] == [f"{paths[0]}:1", f"{paths[1]}:2"]
+
+
+def test_a_record_in_conflict_does_not_take_its_equal_along(tmp_path):
+    """The third row has the second one's texts, and an id of its own."""
+    again = row(2, document_id="d77")
+    data = write_rows(tmp_path / "rows.jsonl", [row(1), row(2, document_id="d1"), again, again])
+    summary = clean(str(data), output=tmp_path / "o.jsonl", dropped=tmp_path / "d.jsonl", workers=1)
+    assert [r.positives[0].id for r in read_records(tmp_path / "o.jsonl")[0]] == ["d1", "d77"]
+    dropped = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
+    assert [(r["rule"], r["detail"]) for r in dropped] == [
+        ("id_conflict", f"other text in {data}:1"),
+        ("exact_duplicate", f"equal to {data}:3"),
+    ]
+    assert summary.kept == 2
+
+
 @pytest.fixture
 def many(tmp_path, monkeypatch):
     """450 rows in chunks of 50, every third repeated, and options that use all passes."""
@@ -346,7 +422,10 @@ def test_nothing_left_is_an_error_that_names_the_rule(tmp_path):
         ({"lengths": LengthOptions(query_characters=(9, 2))}, r"query_characters is \[9, 2\]"),
         ({"lengths": LengthOptions(query_tokens=(1, 9))}, "lengths.model and the tokens"),
         ({"consistency": ConsistencyOptions(retriever="bm25", pool=10, top=10)}, "every record would pass"),
-        ({"leakage": LeakageOptions(against=("nowhere",))}, "no such evaluation set"),
+        ({"leakage": LeakageOptions(against=("nowhere",))}, "no such folder or benchmark"),
+        ({"data": "source:nowhere"}, "no source has this name"),
+        ({"data": ["source:miracl", "source:miracl"]}, "miracl:ar-triplet: named twice"),
+        ({"data": "source:odd.yaml"}, "languages is given, but path has no"),
         ({"lengths": LengthOptions(model="./no", query_tokens=(1, 9))}, "no such model"),
     ],
 )
@@ -354,6 +433,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "rows.jsonl", [row(1), row(2)])
     (tmp_path / "there.jsonl").write_text("mine")
+    (tmp_path / "odd.yaml").write_text("path: rows.jsonl\nlanguages: {en: en}\n")
     paths = {"output": Path(options.pop("output", "o.jsonl"))}
     if "dropped" in options:
         paths["dropped"] = Path(options.pop("dropped"))

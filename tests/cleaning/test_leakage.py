@@ -10,7 +10,10 @@ import pytest
 from lit_retrofit.cleaning.leakage import Guarded, read_evaluation_sets
 from lit_retrofit.cleaning.options import LeakageOptions
 from lit_retrofit.cleaning.signatures import sign, similarity
+from lit_retrofit.data.hub_retrieval import HubSet
+from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation import benchmarks
 
 TEXTS = [f"The {word} of the selected range is removed and shown in row {i}." for i, word in enumerate(
     ("filter", "border", "comment", "colour", "number", "formula", "header", "chart")
@@ -52,8 +55,34 @@ def test_a_file_of_records_is_an_evaluation_set_too(tmp_path):
 
 
 def test_a_set_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(UserError, match="nowhere: no such evaluation set"):
+    with pytest.raises(UserError, match="nowhere: no such folder or benchmark"):
         read_evaluation_sets(LeakageOptions(against=(str(tmp_path / "nowhere"),)))
+    with pytest.raises(UserError, match="miracl:xx: no language 'xx'"):
+        read_evaluation_sets(LeakageOptions(against=("miracl:xx",)))
+
+
+def test_the_benchmarks_of_evaluate_are_guarded_part_by_part(beir, monkeypatch):
+    """Names of the hub's sets, as a hub that has a small set for each would give them."""
+
+    def give(place: HubSet, name: str) -> RetrievalSet:
+        mark = f"{place.split} {place.subset}"
+        documents = (Document(f"{mark} yes", f"answer in {mark}"), Document(f"{mark} no", f"other in {mark}"))
+        grades = {mark: {documents[0].id: 1, documents[1].id: 0}}
+        return RetrievalSet(name, (Query(mark, f"question in {mark}"),), documents, grades)
+
+    monkeypatch.setattr(benchmarks, "read_hub_set", give)
+    names = ("miracl:sw,te", "mrtydi:korean@dev", "hf:me/mine:de", str(beir))
+    index = read_evaluation_sets(LeakageOptions(against=names))
+    marks = ["dev sw", "dev te", "dev korean", "test de"]
+    assert list(index.queries.ids) == [*marks, "q1"]
+    assert list(index.documents.ids) == [*(f"{mark} yes" for mark in marks), "d1"]
+    assert index.queries.names[:3] == ("miracl dev sw", "miracl dev te", "mrtydi dev korean")
+    assert index.summary[:2] == (
+        "miracl:sw,te: 2 queries, 2 documents",
+        "mrtydi:korean@dev: 1 queries, 1 documents",
+    )
+    nano = read_evaluation_sets(LeakageOptions(against=("nanobeir",), documents="corpus"))
+    assert len(nano.queries.names) == 13 and len(nano.documents.names) == 26
 
 
 def test_the_most_similar_text_is_found_as_by_an_exhaustive_search():

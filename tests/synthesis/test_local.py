@@ -9,8 +9,8 @@ from threading import Lock, Thread
 import pytest
 import torch
 
-from lit_retrofit.cleaning.languages import detect
 from lit_retrofit.data.formats import read_records
+from lit_retrofit.data.text_language import detect
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.answers import Request
 from lit_retrofit.synthesis.generators.connection import EndpointOptions

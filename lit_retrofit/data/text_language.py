@@ -46,7 +46,7 @@ def same_language(first: str, second: str) -> bool:
 
 
 def is_in_another(text: str, language: str, confidence: float) -> bool:
-    """Whether a text is in another language than the named one, with at least this confidence of the detector.
+    """Whether a text is in another language than the named one, by at least this confidence.
 
     False where the detector does not know the named language: it always finds a wrong one then.
     """
