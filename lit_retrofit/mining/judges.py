@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lit_retrofit.mining.cached_scores import CachedCrossEncoder
 from lit_retrofit.mining.miners import LexicalMiner
 from lit_retrofit.mining.pool import Pool
 from lit_retrofit.model.cross_encoder import CrossEncoder
@@ -54,18 +55,18 @@ def score_pairs(
 class EncoderJudge:
     """The inner product of embeddings: the mining model itself, or a larger one.
 
-    Args:
+    Attributes:
         queries: (queries, dimension) float32, normalised, in the pool's order.
         documents: (documents, dimension) float32, in the pool's order.
     """
 
     def __init__(self, queries: Tensor, documents: Tensor) -> None:
-        self._queries, self._documents = queries, documents
+        self.queries, self.documents = queries, documents
 
     def scores(self, queries: Tensor, rows: Tensor) -> Tensor:
         """See `Judge`."""
         pairs = zip(queries.split(PAIR_BLOCK), rows.split(PAIR_BLOCK), strict=True)
-        found = [(self._queries[at] * self._documents[row]).sum(dim=1) for at, row in pairs]
+        found = [(self.queries[at] * self.documents[row]).sum(dim=1) for at, row in pairs]
         return torch.cat(found) if found else torch.empty(0)
 
     def comparable(self, scores: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class EncoderJudge:
 class CrossEncoderJudge:
     """A cross-encoder's logits, which training distils as they are; the rules compare their sigmoid."""
 
-    def __init__(self, pool: Pool, model: CrossEncoder) -> None:
+    def __init__(self, pool: Pool, model: CrossEncoder | CachedCrossEncoder) -> None:
         self._pool, self._model = pool, model
 
     def scores(self, queries: Tensor, rows: Tensor) -> Tensor:

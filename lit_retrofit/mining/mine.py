@@ -108,8 +108,8 @@ def mine(
         index: exact; or approximate by faiss, ivf (fast) or ivfpq (fast, little memory), with the share
             found of what an exact search finds; auto is exact below five million documents.
         backend: of the exact search: torch on any device, faiss on the CPU.
-        cache: a folder that keeps embeddings for other runs; without it they lie beside the output until
-            the run ends.
+        cache: a folder that keeps embeddings and a cross-encoder's scores for other runs; without it they
+            lie beside the output until the run ends.
         processes: that embed at the same time, each on its own GPU or share of the CPU.
         query_prompt: put before every query; the model's own by default.
         document_prompt: put before every document; the model's own by default.

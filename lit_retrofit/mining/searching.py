@@ -11,6 +11,7 @@ import torch
 
 from lit_retrofit.data.teacher import write_teacher
 from lit_retrofit.errors import UserError
+from lit_retrofit.mining.cached_scores import CachedCrossEncoder
 from lit_retrofit.mining.exact import ExactSearch
 from lit_retrofit.mining.find import Finding, find_negatives
 from lit_retrofit.mining.judges import CrossEncoderJudge, EncoderJudge, Judge, LexicalJudge
@@ -43,7 +44,7 @@ class SearchOptions:
         backend: of the exact search.
         settings: of the first miner's encoder, as `load_encoder` takes them.
         max_length: of every encoder; its own by default.
-        cache: folder of embeddings.
+        cache: folder of embeddings and of a cross-encoder's scores.
         processes: that embed.
         precision: of all models.
         token_budget: tokens a model works on at a time; None for as many as suit the device.
@@ -124,7 +125,7 @@ def search_pool(
         tell: called with a line when there is something to say.
 
     Raises:
-        UserError: a model cannot be loaded, an index does not fit, or embeddings cannot be kept.
+        UserError: a model cannot be loaded, an index does not fit, or embeddings or scores cannot be kept.
     """
     candidates = max(options.candidates, rules.depth)
     # Before the texts are embedded, which may take hours: its name may be wrong.
@@ -154,14 +155,21 @@ def search_pool(
         return Found(findings, drops, rules.depth, recall)
     lexical = LexicalMiner(pool) if BM25 in options.miners else None
     miners: list[Miner] = [DenseMiner(exact, indexes.get(name)) for name, exact in dense.items()]
+    scorer = None if cross_encoder is None else CachedCrossEncoder(cross_encoder, options.cache)
+    judge = _judge(pool, options, dense, lexical, scorer)
     findings, drops = propose_negatives(
         pool,
         miners if lexical is None else [*miners, lexical],
-        _judge(pool, options, dense, lexical, cross_encoder),
+        judge,
         rules,
         candidates=candidates,
         reorder=rescored,
     )
+    if scorer is not None and scorer.scored < scorer.asked:
+        kept = scorer.asked - scorer.scored
+        tell(f"{options.cross_encoder}: {kept} of {scorer.asked} scores were in the cache")
+    if options.teacher_embeddings is not None and isinstance(judge, EncoderJudge):
+        _write_teacher(options.teacher_embeddings, pool, judge)
     return Found(findings, drops, candidates, recall)
 
 
@@ -202,7 +210,7 @@ def _judge(
     options: SearchOptions,
     dense: dict[str, ExactSearch],
     lexical: LexicalMiner | None,
-    cross_encoder: CrossEncoder | None,
+    cross_encoder: CachedCrossEncoder | None,
 ) -> Judge:
     if cross_encoder is not None:
         return CrossEncoderJudge(pool, cross_encoder)
@@ -210,8 +218,13 @@ def _judge(
     if scorer == BM25 and lexical is not None:
         return LexicalJudge(lexical)
     exact = dense.get(scorer) or _embedded(pool, scorer, options, {})
-    if options.teacher_embeddings is not None:
-        for role, texts in _texts(pool).items():
-            vectors = exact.queries if role == "query" else exact.documents
-            write_teacher(options.teacher_embeddings, role, texts, vectors.numpy())
     return EncoderJudge(exact.queries, exact.documents)
+
+
+def _write_teacher(folder: Path, pool: Pool, judge: EncoderJudge) -> None:
+    """Last and whole: a run that was stopped must leave no folder that the same command refuses."""
+    written = folder if folder.exists() else folder.with_name(f".{folder.name}.partial")
+    for role, texts in _texts(pool).items():
+        vectors = judge.queries if role == "query" else judge.documents
+        write_teacher(written, role, texts, vectors.numpy())
+    written.replace(folder)

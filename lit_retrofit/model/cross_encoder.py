@@ -23,6 +23,10 @@ class CrossEncoder:
         max_length: tokens kept of query and document together; the model's own by default.
         token_budget: padded tokens scored at a time, for texts of full length; by default 16384.
 
+    Attributes:
+        backend: sentence-transformers' model.
+        dtype: of autocast; None for float32.
+
     Raises:
         UserError: no such model, or it is no cross-encoder with one output.
     """
@@ -37,10 +41,10 @@ class CrossEncoder:
         token_budget: int | None = None,
     ) -> None:
         self._device = device
-        self._dtype = autocast_dtype(precision, device)
-        self._model = _load(name, device, max_length)
+        self.dtype = autocast_dtype(precision, device)
+        self.backend = _load(name, device, max_length)
         budget = 16384 if token_budget is None else token_budget
-        self._batch_size = max(1, budget // min(self._model.max_length or 512, 8192))
+        self._batch_size = max(1, budget // min(self.backend.max_length or 512, 8192))
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """(pairs,) float32 on the CPU: the classifier's output (a logit), larger is more relevant.
@@ -50,8 +54,8 @@ class CrossEncoder:
         """
         if not pairs:
             return torch.empty(0)
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            scores = self._model.predict(
+        with torch.autocast(self._device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            scores = self.backend.predict(
                 pairs,  # it sorts them by length
                 batch_size=self._batch_size,
                 activation_fn=nn.Identity(),

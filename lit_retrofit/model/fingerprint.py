@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,13 +26,29 @@ def fingerprint(encoder: Encoder) -> str:
     Returns:
         64 hexadecimal digits. *Measured*: 0.5 s for 118 million parameters on one core.
     """
+    backbone = encoder.backbone
+    return hash_parts(backbone.state_dict(), backbone.config, encoder.options.lora, encoder.tokenizer.backend)
+
+
+def hash_parts(weights: Mapping[str, Tensor], config: Any, adapters: Any, tokenizer: Any) -> str:
+    """A hash of what a model computes with.
+
+    Args:
+        weights: by name.
+        config: of transformers.
+        adapters: their options, or None.
+        tokenizer: of transformers.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
-    for name, weight in sorted(encoder.backbone.state_dict().items()):
+    for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(_bytes(weight))
-    digest.update(json.dumps(_config(encoder.backbone.config), sort_keys=True, default=str).encode())
-    digest.update(repr(encoder.options.lora).encode())
-    digest.update(_tokenizer(encoder.tokenizer.backend).encode())
+    digest.update(json.dumps(_config(config), sort_keys=True, default=str).encode())
+    digest.update(repr(adapters).encode())
+    digest.update(_tokenizer(tokenizer).encode())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ import torch
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.teacher import Teacher
 from lit_retrofit.errors import UserError
+from lit_retrofit.mining import cached_scores, searching
 from lit_retrofit.mining.mine import mine
 from lit_retrofit.model.cross_encoder import CrossEncoder
 from lit_retrofit.model.loading import load_encoder
@@ -195,3 +196,108 @@ def test_a_killed_run_goes_on_where_it_was(bert_folder, pairs, tmp_path, embedde
     assert not (tmp_path / "mined.embeddings").exists()
     mine(str(bert_folder), output=whole, **options)
     assert whole.read_bytes() == output.read_bytes()
+
+
+KILLED_WHILE_SCORING = """if True:
+    import json, os, signal, sys
+    from pathlib import Path
+    from lit_retrofit.mining import cached_scores
+    from lit_retrofit.mining.mine import mine
+    from lit_retrofit.model.cross_encoder import CrossEncoder
+    cached_scores.PAIR_BLOCK = 100
+    calls, plain = [], CrossEncoder.scores
+    def spy(self, pairs):
+        calls.append(pairs)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, pairs)
+    CrossEncoder.scores = spy
+    options = json.loads(sys.argv[1])
+    mine(options.pop("model"), **{n: Path(options.pop(n)) for n in ("output", "cache")}, **options)
+"""
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Counts the pairs that a cross-encoder scores, in blocks of a hundred."""
+    seen: list[tuple[str, str]] = []
+    plain = CrossEncoder.scores
+
+    def spy(self, pairs):
+        seen.extend(pairs)
+        return plain(self, pairs)
+
+    monkeypatch.setattr(cached_scores, "PAIR_BLOCK", 100)
+    monkeypatch.setattr(CrossEncoder, "scores", spy)
+    return seen
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_rescoring_scores_only_the_rest(
+    bert_folder, cross_encoder_folder, pairs, tmp_path, embedded, scored, capsys
+):
+    options = OPTIONS | {
+        "data": str(pairs), "cross_encoder": str(cross_encoder_folder), "candidates": 12, "min_negatives": 0,
+    }  # fmt: skip
+    output, whole, cache = (tmp_path / name for name in ("mined.jsonl", "whole.jsonl", "cache"))
+    given = options | {"model": str(bert_folder), "output": str(output), "cache": str(cache)}
+    words = [sys.executable, "-c", KILLED_WHILE_SCORING, json.dumps(given)]
+    ended = subprocess.run(words, env={**os.environ}, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not output.exists()
+    mine(str(bert_folder), output=output, cache=cache, **options)
+    # Of 40 queries 12 candidates and a positive; three blocks of a hundred were there.
+    assert len(scored) == 40 * 13 - 300 and not embedded
+    assert "300 of 520 scores were in the cache" in " ".join(capsys.readouterr().out.split())
+    mine(str(bert_folder), output=output, cache=cache, overwrite=True, **options)
+    assert len(scored) == 40 * 13 - 300
+    assert "520 of 520 scores were in the cache" in " ".join(capsys.readouterr().out.split())
+    mine(str(bert_folder), output=whole, **options)
+    assert len(scored) == 2 * 40 * 13 - 300 and whole.read_bytes() == output.read_bytes()
+    assert "in the cache" not in capsys.readouterr().out
+    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {"cache"}  # and none beside the output
+
+
+def test_a_run_with_a_teacher_goes_on_and_leaves_its_embeddings_last(
+    bert_folder, xlmr_folder, pairs, tmp_path, embedded, monkeypatch
+):
+    options = OPTIONS | {"data": str(pairs), "teacher": str(xlmr_folder), "min_negatives": 0}
+    stopped = options | {"output": tmp_path / "mined.jsonl", "teacher_embeddings": tmp_path / "teacher"}
+    monkeypatch.setattr(cached, "CHUNK", 10)
+    counted, calls = cached.embed_texts, []
+
+    def stop(*arguments, **others):
+        calls.append(arguments)
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+        return counted(*arguments, **others)
+
+    monkeypatch.setattr(cached, "embed_texts", stop)
+    with pytest.raises(KeyboardInterrupt):
+        mine(str(bert_folder), **stopped)
+    assert len(embedded) == 120  # both models embed 80 texts, in eight calls each
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(
+            searching, "propose_negatives", lambda *a, **o: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        mine(str(bert_folder), **stopped)
+    assert len(embedded) == 160
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+        patched.setattr(searching, "write_teacher", half_written(searching.write_teacher))
+        mine(str(bert_folder), **stopped)
+    mine(str(bert_folder), **stopped)  # which would refuse a folder of embeddings
+    assert len(embedded) == 160
+    mine(str(bert_folder), output=tmp_path / "whole.jsonl", **options)
+    assert (tmp_path / "whole.jsonl").read_bytes() == (tmp_path / "mined.jsonl").read_bytes()
+    assert Teacher(tmp_path / "teacher").look_up(["what page 3 3"], "query").shape == (1, 32)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["teacher"]
+
+
+def half_written(write):
+    def stop(folder, role, *others):
+        if role == "document":
+            raise OSError("full")
+        write(folder, role, *others)
+
+    return stop
