@@ -26,9 +26,10 @@ WHOLE_BUFFERS = (90, 100)
 """Architectures whose pipeline of n stages holds n buffers; on the others, n - 1."""
 AUTOTUNE_VARIABLE = "RETROFIT_KERNELS_AUTOTUNE"
 
-Kind = Literal["plain", "masked", "guided", "nested", "exact"]
+Kind = Literal["plain", "masked", "guided", "nested", "exact", "exact nested"]
 """What decides about registers: no masks but positives; ids, groups, owners or a threshold; also a guide's
-products; several prefixes; products of fp32 numbers in more than tf32, whatever else is wanted."""
+products; several prefixes; products of fp32 numbers in more than tf32, whatever else is wanted; products of
+exact fp32 ("ieee") at several prefixes."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,15 @@ _SQUARE = StripConfig(128, 128, 64, 8, 3)
 _NARROW = StripConfig(128, 64, 64, 8, 3)
 _UNKNOWN = StripConfig(64, 64, 32, 4, 1)
 _EXACT = StripConfig(64, 64, 16, 8, 2)
+# With 8 warps the plain kernel spills on sm_90 in exact fp32 at D = 768 (2 instructions), with 4 none does.
+_EXACT_90 = StripConfig(64, 64, 16, 4, 2)
+# In exact fp32 at several prefixes with all masks, _EXACT spills on sm_80, 90 and 100 (4 to 10 instructions),
+# and on sm_80 so do halves of it with 8 warps (10). With 4 warps none does; but tf32x3 then needs a stack.
+_EXACT_NESTED = StripConfig(32, 64, 16, 4, 2)
 
 _TILES: dict[Kind, StripConfig] = {
-    "plain": _SQUARE, "masked": _SQUARE, "guided": _SQUARE, "nested": _NARROW, "exact": _EXACT
+    "plain": _SQUARE, "masked": _SQUARE, "guided": _SQUARE, "nested": _NARROW, "exact": _EXACT,
+    "exact nested": _EXACT_NESTED,
 }  # fmt: skip
 # Registers of the plain kernel and of the heaviest of each kind, in machine code of Triton 3.9:
 #            plain  masked  guided  nested
@@ -79,11 +86,16 @@ _TABLE: dict[int, dict[Kind, StripConfig]] = {
     80: _TILES,
     86: _TILES,
     89: _TILES,
-    90: {**_TILES, "plain": _LARGE},
+    90: {**_TILES, "plain": _LARGE, "exact": _EXACT_90},
     # Triton 3.6 spills a square tile with masks here (20 instructions), 3.9 has 250 registers in use.
     100: {**_TILES, "plain": _LARGE, "masked": _NARROW, "guided": _NARROW},
     120: _TILES,
 }
+_TABLE_FP32: dict[int, dict[Kind, StripConfig]] = {
+    # 94 instructions spill of 128 x 256 numbers in tf32; of a square tile, none (178 registers).
+    100: {**_TABLE[100], "plain": _SQUARE},
+}
+"""Where fp32 takes other tiles than 16 bits."""
 
 
 def strip_config(
@@ -95,7 +107,7 @@ def strip_config(
         capability: compute capability, 90 for 9.0. One that the table does not know gets a small tile and no
             pipeline, which runs everywhere.
         dimension: of the embeddings.
-        itemsize: bytes of a number in the embeddings, 2 or 4.
+        itemsize: bytes of a number in what is multiplied, 2 or 4: the larger, where a guide has another type.
         kind: what the kernel is asked to do.
         aligned: whether the rows of all matrices are multiples of 16 numbers apart. Where they are not,
             numbers are stored one by one, and their addresses take so many registers that larger tiles spill.
@@ -108,7 +120,8 @@ def strip_config(
             f"capability must be at least {LEAST_CAPABILITY}, not {capability}: "
             f"Triton uses no tensor cores of older GPUs"
         )
-    config = _TABLE[capability][kind] if capability in _TABLE else _UNKNOWN
+    table = _TABLE | _TABLE_FP32 if itemsize == 4 else _TABLE
+    config = table[capability][kind] if capability in table else _UNKNOWN
     if not aligned and config.block_m * config.block_n > _NARROW.block_m * _NARROW.block_n:
         config = _NARROW
     # The same bytes per step for fp32 as for 16 bits; no step longer than the embeddings are.

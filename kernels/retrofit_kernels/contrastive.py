@@ -21,8 +21,9 @@ class ContrastiveOutput(NamedTuple):
 
     Attributes:
         loss: 0-d, or (B,) with reduction "none"; fp32 (fp64 for fp64 inputs).
-        accuracy: 0-d, share of the positives that score above all negatives of their query, averaged over the
-            queries; without gradient.
+        accuracy: 0-d, share of the positives that score above all documents that are negatives of their
+            query, averaged over the queries; without gradient. Queries and documents that `query_to_query`,
+            `document_to_document` and `both_directions` compare beyond that do not count.
         masked: 0-d int64, number of (query, document) pairs left out by an option, the queries' own positives
             not counted.
     """
@@ -56,8 +57,8 @@ def info_nce(
     Args:
         queries: (B, D) floating point; not normalised here, unless `options.prefixes` are set.
         documents: (N, D), of the same dtype and device.
-        scale: inverse temperature > 0, a number or a 0-d tensor, which may require a gradient. The sign of a
-            tensor on a GPU is not checked, because that would wait for the device.
+        scale: inverse temperature, a number or a 0-d tensor, which may require a gradient; from 2^-100 to
+            2^100 (fp64 inputs: 2^-900 to 2^900). A tensor on a GPU is not checked: that would wait for it.
         positives: (B,) or (B, P) int64, the documents (rows) that answer query i, one or more; -1 is
             padding. By default document i.
         options: masks, further negatives, weights, reduction, memory.
@@ -69,7 +70,7 @@ def info_nce(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, device or value.
     """
-    options = options or ContrastiveOptions()
+    options = ContrastiveOptions() if options is None else options
     check_contrastive(queries, documents, scale, options)
     answers = checked_positives(positives, queries, documents)
     if not isinstance(scale, Tensor):

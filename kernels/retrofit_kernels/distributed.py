@@ -63,7 +63,7 @@ def distributed_info_nce(
         raise RuntimeError(
             "distributed_info_nce needs torch.distributed.init_process_group to be called first"
         )
-    options = options or ContrastiveOptions()
+    options = ContrastiveOptions() if options is None else options
     check_contrastive(queries, documents, scale, options)
     answers = checked_positives(positives, queries, documents)
     if not isinstance(scale, Tensor):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +20,10 @@ from retrofit_kernels._shared.checks import (
     check_matching,
     check_same_dimension,
     check_type,
+    check_values,
     compute_dtype,
 )
+from retrofit_kernels._shared.precision import own_precision
 
 Backend = Literal["auto", "torch", "triton", "faiss"]
 Mode = Literal["exact", "approximate"]
@@ -105,13 +105,13 @@ def nearest_neighbours(
             cannot work with these arguments; values that are not finite.
         ImportError: the backend is faiss and the package is not installed.
     """
-    options = options or NeighbourOptions()
+    options = NeighbourOptions() if options is None else options
     _check(queries, corpus, k, options)
     best = Best.empty(len(queries), k, compute_dtype(queries.dtype, corpus.dtype), queries.device)
     rows = torch.arange(len(queries), device=queries.device)
     whole = Pool(rows, queries, corpus, None, options.query_ids, options.corpus_ids, options.ceiling)
     found = 0.0
-    with torch.autocast(queries.device.type, enabled=False), _full_precision():
+    with torch.autocast(queries.device.type, enabled=False), own_precision():
         for pool in split_by_group(whole, options.query_groups, options.corpus_groups):
             part = Best.empty(len(pool.queries), k, best.scores.dtype, queries.device)
             found += _search(pool, part, options) * len(pool.queries)
@@ -138,29 +138,6 @@ def _search(pool: Pool, best: Best, options: NeighbourOptions) -> float:
     return with_torch.search(pool, best, approximate=approximate, strip_bytes=options.strip_bytes)
 
 
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Products of fp32 in fp32, whatever ``torch.set_float32_matmul_precision`` allows to the model."""
-    libraries = (torch.backends.cuda, torch.backends.mkldnn)
-    backends: list[Any] = [getattr(library, "matmul", None) for library in libraries]
-    if not all(hasattr(backend, "fp32_precision") for backend in backends):  # torch 2.8
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
-    allowed = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for backend, precision in zip(backends, allowed, strict=True):
-            backend.fp32_precision = precision
-
-
 def _check(queries: Tensor, corpus: Tensor, k: int, options: NeighbourOptions) -> None:
     check_embeddings("queries", queries)
     check_embeddings("corpus", corpus)
@@ -169,6 +146,7 @@ def _check(queries: Tensor, corpus: Tensor, k: int, options: NeighbourOptions) -
     rows, documents, where = len(queries), len(corpus), queries.device
     if corpus.device not in (where, torch.device("cpu")):
         raise ValueError(f"corpus must be on {where}, as queries are, or on cpu, not on {corpus.device}")
+    check_values("queries", queries)
     if isinstance(k, bool) or not isinstance(k, int):
         raise TypeError(f"k must be an integer, not {k!r}")
     if not 1 <= k <= documents:

@@ -20,6 +20,10 @@ class Threshold:
     Similarities are inner products before scaling: cosines, for unit vectors. Where a query has several
     positives, the lowest of them counts. The own positives are never left out.
 
+    Limits that depend on the positive's similarity are exceeded by more than rounding only: by 2^-19 of the
+    product of both lengths (2^-48 in fp64; 2^-11 where a GPU multiplies fp32 in tf32). So a duplicate of the
+    positive is a negative with a margin of 0, always.
+
     Attributes:
         value: the number that `rule` speaks of.
         rule: "absolute": above `value`. "margin": above the positive's similarity plus `value` (Qwen3
@@ -80,11 +84,14 @@ class ContrastiveOptions:
         weights: (B,) weight ≥ 0 of each query's loss, without gradient. "mean" divides by their sum.
         reduction: "mean" or "sum" over the queries, or "none" for one loss per query. "none" makes the logits
             twice (8u FLOP instead of 6u), for its row weights are known only in backward.
-        precision: how fp32 embeddings are multiplied on a GPU: "tf32", "tf32x3" or "ieee" (exact fp32).
+        precision: how fp32 embeddings are multiplied on a GPU: "tf32", "tf32x3" or "ieee" (exact fp32); the
+            gradients' products in tf32 or, with the two others, exactly. A CPU multiplies them exactly.
+            ``torch.set_float32_matmul_precision`` changes nothing here.
         strip_bytes: memory budget of one strip of logits, in bytes; at least one row is held. A CPU takes
             128 MiB and 1024 rows at most, for higher strips are no faster there.
         check_finite: refuse embeddings with infinite values or NaN, which costs a pass over them and, on a
-            GPU, waits for it.
+            GPU, waits for it. It decides by values: torch.compile breaks the graph there, or with
+            ``fullgraph=True`` fails.
         backend: "auto" takes Triton on GPUs of compute capability 8.0 or more, for all but fp64, else torch.
     """
 

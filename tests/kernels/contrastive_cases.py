@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from retrofit_kernels import ContrastiveOptions, Guide, info_nce
+from retrofit_kernels import ContrastiveOptions, Guide, Threshold, info_nce
 from retrofit_kernels._loss import strip_triton
 from retrofit_kernels.reference import reference_info_nce
 from torch import Tensor
@@ -171,6 +171,18 @@ def test_accuracy_and_masked_pairs(option_cases):
     ]
     assert outputs[0].masked == outputs[1].masked > 0
     assert_close(outputs[0].accuracy, outputs[1].accuracy)
+
+
+@pytest.mark.parametrize("rule", [Threshold(0.0, "margin"), Threshold(1.0, "percentage")])
+@pytest.mark.parametrize("guided", [False, True])
+def test_duplicates_of_the_positive_are_not_above_it(option_cases, rule, guided):
+    documents = option_cases.vectors(1, 40, 200)
+    queries = (documents + 0.1 * option_cases.vectors(2, 40, 200)).float()
+    twice = torch.cat([documents, documents]).float()
+    limits = {"guide": Guide(queries, twice, rule)} if guided else {"false_negatives": rule}
+    for precision in ("tf32", "ieee"):
+        options = ContrastiveOptions(**limits, backend="triton", precision=precision)
+        assert info_nce(queries, twice, scale=20.0, options=options).masked == 0
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2)])

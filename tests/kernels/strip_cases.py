@@ -301,9 +301,11 @@ def test_tuning_tries_what_fits(monkeypatch):
     monkeypatch.setattr(strip_tuning, "capability", lambda device: 89)
     tuned = strip_tuning.tuned_strip()
     assert set(tuned.keys) < set(strip.arg_names)
-    tried = strip_tuning.fitting(tuned.configs, {"rows": torch.zeros(1, 1, dtype=torch.float16)})
-    assert 10 < len(tried) < len(tuned.configs)
-    assert {config.kwargs["BLOCK_K"] for config in tried} == {64}
+    rows, guide = torch.zeros(1, 1, dtype=torch.float16), torch.zeros(1, 1)
+    for beside, depth in ((None, 64), (rows, 64), (guide, 32)):
+        tried = strip_tuning.fitting(tuned.configs, {"rows": rows, "guide_rows": beside})
+        assert 10 < len(tried) < len(tuned.configs)
+        assert {config.kwargs["BLOCK_K"] for config in tried} == {depth}
 
 
 @pytest.mark.parametrize("rows, columns", [(0, 5), (5, 0)])

@@ -50,6 +50,7 @@ class Case:
         rows: of the strip; Triton makes other code where a number is 1 or no multiple of 16.
         columns: of the strip.
         padding: room between the rows of the strip.
+        guide: dtype of the guide's embeddings; by default that of the others.
     """
 
     capability: int
@@ -61,15 +62,17 @@ class Case:
     rows: int = 256
     columns: int = 512
     padding: int = 0
+    guide: str = ""
 
     def __str__(self) -> str:
-        precision = f" {self.precision}" if self.dtype == "fp32" else ""
+        precision = f" {self.precision}" if "fp32" in (self.dtype, self.guide) else ""
+        guide = f"+{self.guide}" if self.guide else ""
         sizes = f"{self.rows}x{self.columns}+{self.padding}x{self.dimension}"
-        return f"sm_{self.capability} {self.masks} {self.launch} {self.dtype}{precision} {sizes}"
+        return f"sm_{self.capability} {self.masks} {self.launch} {self.dtype}{guide}{precision} {sizes}"
 
 
 def all_cases() -> list[Case]:
-    """Every kind of the table at every usual size and type, every rule alone, and an odd dimension."""
+    """Every kind of the table at each usual size and type, every rule alone, an odd size, mixed types."""
     found = usual_cases()
     for capability in ARCHITECTURES:
         found += [
@@ -80,6 +83,12 @@ def all_cases() -> list[Case]:
         ]
         found += [Case(capability, masks) for masks in FLAGS if masks not in KINDS]
         found += [Case(capability, masks, dimension=1000) for masks in KINDS if masks != "ids"]
+        found += [
+            Case(capability, masks, dtype="fp32", precision=precision)
+            for masks in ("plain", "nested")
+            for precision in ("tf32", "ieee")
+        ]
+        found += [Case(capability, "guide", guide="fp32")]
     return list(dict.fromkeys(found))
 
 
@@ -96,6 +105,10 @@ def usual_cases() -> list[Case]:
         found += [Case(capability, "masked", dtype="fp32", dimension=384, precision="ieee")]
         found += [Case(capability, "plain", dtype="fp32", dimension=384, precision="tf32x3")]
     found += [Case(80, "nested", launch, rows=1, columns=1) for launch in ("fill", "largest", "mix")]
+    for capability in (80, 90, 100):  # where the tile is the largest, or has spilled
+        found += [Case(capability, "plain", dtype="fp32")]
+        found += [Case(capability, "nested", dtype="fp32", precision="ieee")]
+    found += [Case(capability, "guide", guide="fp32") for capability in (86, 120)]  # the least shared memory
     found += [Case(90, "guided", dimension=100), Case(80, "plain", dimension=100)]
     for masks in ("plain", "guided"):
         found += [Case(90, masks, rows=1000, columns=1001, padding=padding) for padding in (0, 7)]
@@ -131,8 +144,9 @@ def make_term(case: Case) -> Term:
     if "threshold" in flags:
         one = replace(one, threshold=torch.zeros(len(prefixes), rows))
     if "guide" in flags:
-        one = replace(one, guide=left[:, :384], guide_threshold=torch.zeros(rows))
-        other = replace(other, guide=right[:, :384])
+        kind = DTYPES[case.guide or case.dtype]
+        one = replace(one, guide=left[:, :384].to(kind), guide_threshold=torch.zeros(rows))
+        other = replace(other, guide=right[:, :384].to(kind))
     if several or "norms" in flags:
         one = replace(one, inverse_norms=torch.zeros(len(prefixes), rows))
         other = replace(other, inverse_norms=torch.zeros(len(prefixes), columns))
@@ -160,7 +174,7 @@ def measure(case: Case) -> dict[str, int]:
         for name, recorder in recorders.items():
             setattr(strip_triton, name, recorder)
         strip_triton._config = lambda columns, *wanted: strip_config(
-            case.capability, columns.shape[1], columns.element_size(), *wanted
+            case.capability, columns.shape[1], *wanted
         )
         strips = strip_triton.TritonStrips(make_term(case), case.precision)
         preferred = torch.zeros(len(strips.term.prefixes), case.rows)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import pytest
+import torch
 from retrofit_kernels import configs
+from retrofit_kernels._loss.problem import Columns, Rows, Term
 from retrofit_kernels.configs import SHARED_MEMORY, Kind, StripConfig, candidates, fits, strip_config
 
 KNOWN = [capability for capability in SHARED_MEMORY if capability >= 80]
@@ -22,6 +25,31 @@ def test_a_configuration_fits_and_can_be_compiled(capability, kind, itemsize, di
     for size in (config.block_m, config.block_n, config.block_k):
         assert size >= 16 and size & (size - 1) == 0
     assert config.block_k < 2 * max(16, dimension)
+
+
+@pytest.mark.parametrize("guide", [None, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("prefixes", [(8,), (4, 8)])
+@pytest.mark.parametrize("precision", ["tf32", "tf32x3", "ieee"])
+def test_tiles_are_for_the_larger_type_of_embeddings_and_guide(monkeypatch, guide, prefixes, precision):
+    strip_triton = pytest.importorskip("retrofit_kernels._loss.strip_triton")
+    asked = []
+
+    def spy(columns, itemsize, kind, aligned):
+        asked.append((itemsize, kind))
+        return strip_triton.INTERPRETED
+
+    monkeypatch.setattr(strip_triton, "_config", spy)
+    rows = Rows(torch.zeros(3, 8).bfloat16(), torch.zeros(3, 1).long())
+    columns = Columns(torch.zeros(5, 8).bfloat16())
+    if guide is not None:
+        rows = replace(rows, guide=torch.zeros(3, 4, dtype=guide), guide_threshold=torch.zeros(3))
+        columns = replace(columns, guide=torch.zeros(5, 4, dtype=guide))
+    strip_triton.TritonStrips(Term(rows, columns, torch.ones(()), prefixes), precision).bounds(3, 3)
+    wide = guide in (torch.float32, torch.float64)
+    kind = "nested" if len(prefixes) > 1 else "plain" if guide is None else "guided"
+    if wide and precision != "tf32":
+        kind = "exact nested" if precision == "ieee" and len(prefixes) > 1 else "exact"
+    assert asked == [(4 if wide else 2, kind)]
 
 
 def test_an_unknown_gpu_gets_a_small_tile_without_a_pipeline():

@@ -32,6 +32,51 @@ IDS = torch.arange(3)
         ({"scale": torch.tensor(-2.0)}, ValueError, r"scale .* not -2"),
         ({"scale": torch.ones(1)}, ValueError, r"scale must be a number or a 0-d tensor.*\(1,\)"),
         ({"scale": torch.tensor(2)}, TypeError, r"scale must be floating point.*int64"),
+        ({"scale": 10**400}, ValueError, r"scale .* from 8e-31 to 1e\+30 .*, not 1000"),
+        ({"scale": 1e39}, ValueError, r"scale .* to 1e\+30 for logits in torch.float32, not 1e\+39"),
+        ({"scale": 1e-40}, ValueError, r"scale .* from 8e-31 to 1e\+30 .*, not 1e-40"),
+        ({"scale": torch.tensor(1e39, dtype=torch.float64)}, ValueError, r"scale .* from 8e-31 .* 1e\+39"),
+        ({"scale": torch.tensor(2.0, device="meta")}, ValueError, r"scale must hold values, but has .*meta"),
+        ({"queries": Q.to_sparse()}, TypeError, r"queries must be a dense tensor, but .* torch.sparse_coo"),
+        ({"documents": D.to_sparse_csr()}, TypeError, r"documents must be a dense tensor"),
+        ({"positives": IDS[:2].to_sparse()}, TypeError, r"positives must be a dense tensor"),
+        (
+            {"queries": Q.to("meta"), "documents": D.to("meta")},
+            ValueError,
+            r"queries must hold values.*meta",
+        ),
+        ({"options": {}}, TypeError, r"options must be a ContrastiveOptions, not dict"),
+        ({"options": 0}, TypeError, r"options must be a ContrastiveOptions, not int"),
+        (
+            {"options": ContrastiveOptions(query_to_query=1)},
+            TypeError,
+            r"query_to_query must be a bool, not int",
+        ),
+        (
+            {"options": ContrastiveOptions(document_to_document="no")},
+            TypeError,
+            r"document_to_document must be a bool, not str",
+        ),
+        (
+            {"options": ContrastiveOptions(both_directions="no")},
+            TypeError,
+            r"both_directions must be a bool, not str",
+        ),
+        (
+            {"options": ContrastiveOptions(check_finite=None)},
+            TypeError,
+            r"check_finite must be a bool, not NoneType",
+        ),
+        (
+            {"options": ContrastiveOptions(hardness=10**400)},
+            ValueError,
+            r"hardness must be a finite number of at least 0, not 10000",
+        ),
+        (
+            {"options": ContrastiveOptions(prefixes=(4,), prefix_weights=(10**400,))},
+            ValueError,
+            r"prefix_weights must be 1 numbers of at least 0",
+        ),
         ({"scale": True}, TypeError, r"scale must be a number or a 0-d tensor, not bool"),
         ({"scale": "20"}, TypeError, r"scale must be a number or a 0-d tensor, not str"),
         ({"positives": torch.tensor([0, 3])}, ValueError, r"positives must be from 0 to 2 .* 0 … 3"),
@@ -186,6 +231,17 @@ def test_wrong_argument_is_named(changes, kind, message, monkeypatch):
     with pytest.raises(kind, match=message) as error:
         info_nce(arguments.pop("queries"), arguments.pop("documents"), **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_and_least_scales_give_numbers(dtype):
+    largest = 2.0 ** (100 if dtype == torch.float32 else 900)
+    for scale in (largest, 1 / largest):
+        leaves = [side.to(dtype).requires_grad_() for side in (Q + 0.5, D.flip(1) + 0.1)]
+        factor = torch.tensor(scale, dtype=dtype, requires_grad=True)
+        options = ContrastiveOptions(prefixes=(2, 4), both_directions=True, query_to_query=True)
+        info_nce(*leaves, scale=factor, options=options).loss.backward()
+        assert all(leaf.grad.isfinite().all() for leaf in (*leaves, factor))
 
 
 def test_right_arguments_pass():

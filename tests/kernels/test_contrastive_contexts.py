@@ -74,6 +74,20 @@ def test_compiled_through_autograd(embeddings, gradients):
     assert_close(gradients(compiled, *operands), gradients(step, *operands))
 
 
+def test_compiled_with_options_that_change(embeddings):
+    """From the second value on torch.compile takes a number for any number; the graph stays whole."""
+    queries, documents = embeddings(6, 8, 1), embeddings(9, 8, 2)
+    compiled = torch.compile(
+        lambda chosen: info_nce(queries, documents, scale=2.0, options=chosen).loss,
+        backend="eager",
+        fullgraph=True,
+    )
+    for number in (0.5, 0.75, 1.25):
+        chosen = ContrastiveOptions(hardness=number, focal=number, false_negatives=Threshold(number / 4))
+        expected = info_nce(queries, documents, scale=2.0, options=chosen).loss
+        assert_close(compiled(chosen), expected, rtol=0, atol=0)
+
+
 def test_under_gradient_checkpointing(embeddings, gradients):
     def step(queries, documents):
         return info_nce(torch.tanh(queries), documents, scale=20.0).loss

@@ -113,6 +113,18 @@ def test_each_option_without_queries(gradients, name, columns):
     assert all(not tensor.any() for tensor in found)
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 0), (0, 3)])
+@pytest.mark.parametrize("name", NAMES)
+def test_without_queries_positives_have_any_width(gradients, name, shape):
+    options = ContrastiveOptions(**empty_options(option_sets(1, 1, DIMENSION, 5)[name], 3))
+    operands = vectors(1, 0, DIMENSION), vectors(2, 3, DIMENSION), torch.tensor(20.0).double()
+    positives = torch.zeros(shape).long()
+    found = gradients(
+        lambda q, d, s: info_nce(q, d, scale=s, positives=positives, options=options).loss, *operands
+    )
+    assert all(not tensor.any() for tensor in found)
+
+
 def empty_options(values, columns):
     """The same for no query."""
 
@@ -252,6 +264,40 @@ def test_a_zero_vector_has_prefixes_too(gradients):
     found = gradients(lambda q: info_nce(q, documents, scale=3.0, options=options).loss, queries)
     expected = gradients(lambda q: reference_info_nce(q, documents, scale=3.0, options=options), queries)
     assert_close(found, expected, **EXACT)
+
+
+RULES = [Threshold(0.0, "margin"), Threshold(1.0, "percentage")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dimension", [3, 64, 384, 1024])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("length", [0.01, 1.0, 300.0])
+@pytest.mark.parametrize("name", ["false_negatives", "guide", "prefixes"])
+def test_duplicates_of_the_positive_are_not_above_it(dtype, dimension, rule, length, name):
+    """The positive is multiplied row by row, its duplicate in a matrix product: they differ by rounding."""
+    documents = vectors(1, 64, dimension) * length
+    queries = (documents + length * vectors(2, 64, dimension)).to(dtype)
+    twice = torch.cat([documents, documents]).to(dtype)
+    other = torch.ones(64, 2, dtype=dtype), torch.ones(128, 2, dtype=dtype)
+    chosen = {"guide": Guide(queries, twice, rule)} if name == "guide" else {"false_negatives": rule}
+    chosen |= {"prefixes": (dimension // 2 + 1, dimension)} if name == "prefixes" else {}
+    operands = other if name == "guide" else (queries, twice)
+    limited = info_nce(*operands, scale=1.0, options=ContrastiveOptions(**chosen))
+    # What is left out: others that are truly above, each with its duplicate.
+    cosines = queries.double() @ twice.double().T
+    if name == "prefixes":
+        cosines = normalize(queries.double(), dim=1) @ normalize(twice.double(), dim=1).T
+    own = cosines.diagonal().unsqueeze(1)
+    assert limited.masked == (cosines > own + 1e-6 * own.abs().amax()).sum()
+
+
+@pytest.mark.parametrize("above", [1e-5, -1e-5])
+def test_what_is_above_by_more_than_rounding_is_left_out(above):
+    queries = torch.tensor([[1.0, 0.0]])
+    documents = torch.tensor([[0.5, 0.0], [0.6 + above, 0.0]])
+    options = ContrastiveOptions(false_negatives=Threshold(0.1, "margin"))
+    assert info_nce(queries, documents, scale=1.0, options=options).masked == (above > 0)
 
 
 def test_hand_computed_threshold():

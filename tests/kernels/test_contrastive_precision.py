@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from retrofit_kernels import ContrastiveOptions, info_nce
+from retrofit_kernels import ContrastiveOptions, Guide, info_nce
+from retrofit_kernels._shared.precision import own_precision
 from retrofit_kernels.reference import reference_info_nce
 from torch.nn.functional import cross_entropy, normalize
 from torch.testing import assert_close
@@ -147,3 +148,34 @@ def test_opposite_and_equal_vectors(embeddings, gradients, power, positive):
     exact = gradients(lambda q, d, s: reference_info_nce(q, d, scale=s), *(x.double() for x in case))
     for mine, truth in zip(found, exact, strict=True):
         assert error(mine, truth) < 2e-5
+
+
+@pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_lower_precision_of_products_is_not_taken_over(embeddings, gradients, allowed, reduction):
+    """Loss and gradients have the bits that they have without; also those that are made in backward."""
+    options = ContrastiveOptions(reduction=reduction, guide=Guide(torch.eye(48), torch.eye(80, 48)))
+    documents = embeddings(80, 96, 1, torch.float32)
+    operands = normalize(documents[:48] + 2 * embeddings(48, 96, 2).float(), dim=1), documents
+
+    def loss(queries, documents):
+        return info_nce(queries, documents, scale=50.0, options=options).loss
+
+    expected = gradients(loss, *operands)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        found = gradients(loss, *operands)
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_products_are_in_tf32_on_a_gpu_alone(tf32):
+    allowed = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [library.fp32_precision for library in allowed]
+    with own_precision(tf32_on_gpu=tf32):
+        assert [library.fp32_precision for library in allowed] == ["tf32" if tf32 else "ieee", "ieee"]
+    assert [library.fp32_precision for library in allowed] == before

@@ -29,9 +29,18 @@ def test_wrong_option_is_named(k, options, message):
     assert "\n" not in str(error.value)
 
 
-def test_options_of_another_kind_are_refused():
-    with pytest.raises(TypeError, match="options must be a NeighbourOptions, not dict"):
-        nearest_neighbours(torch.eye(2, 4), torch.eye(3, 4), 1, options={"mode": "exact"})
+@pytest.mark.parametrize("options", [{"mode": "exact"}, {}, 0])
+def test_options_of_another_kind_are_refused(options):
+    with pytest.raises(TypeError, match=r"options must be a NeighbourOptions, not (dict|int)"):
+        nearest_neighbours(torch.eye(2, 4), torch.eye(3, 4), 1, options=options)
+
+
+def test_tensors_without_rows_of_numbers_are_refused():
+    queries, corpus = torch.eye(2, 4), torch.eye(3, 4)
+    with pytest.raises(TypeError, match=r"corpus must be a dense tensor, but .* torch.sparse_coo"):
+        nearest_neighbours(queries, corpus.to_sparse(), 1)
+    with pytest.raises(ValueError, match=r"queries must hold values, but has .*meta"):
+        nearest_neighbours(queries.to("meta"), corpus.to("meta"), 1)
 
 
 def test_fp64_is_not_for_triton(monkeypatch):

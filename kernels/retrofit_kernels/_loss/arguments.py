@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 from itertools import pairwise
 from typing import get_args
 
@@ -18,6 +20,8 @@ from retrofit_kernels._shared.checks import (
     check_matching,
     check_same_dimension,
     check_type,
+    check_values,
+    compute_dtype,
     describe,
 )
 from retrofit_kernels._shared.pairs import PADDING, as_rows
@@ -31,14 +35,20 @@ from retrofit_kernels.options import (
     Threshold,
 )
 
+FLAGS = ("query_to_query", "document_to_document", "both_directions", "check_finite")
+SCALES = {torch.float32: 2.0**100, torch.float64: 2.0**900}
+"""Largest scale, and the inverse of the least: beyond, products with it leave the type of computation."""
+
 
 def check_contrastive(
     queries: Tensor, documents: Tensor, scale: float | Tensor, options: ContrastiveOptions
 ) -> None:
     """Raise unless operands and options are of the right type, shape, device and value."""
     check_operands(queries, documents)
-    _check_scale(scale)
+    _check_scale(scale, compute_dtype(queries.dtype))
     check_type("options", options, ContrastiveOptions)
+    for name in FLAGS:
+        check_type(name, getattr(options, name), bool)
     _check_tensors(queries, documents, options)
     _check_prefixes(queries.shape[1], options)
     for name in ("hardness", "focal"):
@@ -69,6 +79,7 @@ def check_operands(queries: Tensor, documents: Tensor) -> None:
         raise ValueError(
             f"queries and documents must be on one device, but are on {queries.device} and {documents.device}"
         )
+    check_values("queries", queries)
 
 
 def checked_positives(positives: Tensor | None, queries: Tensor, documents: Tensor) -> Tensor:
@@ -90,10 +101,12 @@ def checked_positives(positives: Tensor | None, queries: Tensor, documents: Tens
     check_integers("positives", positives, ((rows,), (rows, -1)), documents.device)
     several = positives.dim() == 2
     positives = as_rows(positives)
-    if not rows or torch.compiler.is_compiling():
-        return positives
+    if not rows:  # a batch of none has no column either, where its rows were padded to the longest
+        return positives.new_empty(0, max(1, positives.shape[1]))
     if positives.shape[1] == 0:
         raise ValueError(f"positives must have a column or more, but has {describe(positives)}")
+    if torch.compiler.is_compiling():
+        return positives
     least = PADDING if several else 0
     if not bool(((positives >= least) & (positives < columns)).all()):
         low, high = int(positives.min()), int(positives.max())
@@ -180,7 +193,7 @@ def _check_prefixes(dimension: int, options: ContrastiveOptions) -> None:
     if weights is None:
         return
     _check_numbers("prefix_weights", weights, (int, float))
-    if len(weights) != len(prefixes) or not all(0 <= weight < math.inf for weight in weights):
+    if len(weights) != len(prefixes) or not all(0 <= weight <= sys.float_info.max for weight in weights):
         raise ValueError(f"prefix_weights must be {len(prefixes)} numbers of at least 0, not {weights}")
 
 
@@ -202,9 +215,10 @@ def _check_numbers(name: str, values: object, kind: type | tuple[type, ...]) -> 
 def _check_number(name: str, value: float, least: float = -math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value) or value < least:
+    # Comparisons: where a number is dynamic, math.isfinite breaks the graph of torch.compile.
+    if not max(least, -sys.float_info.max) <= value <= sys.float_info.max:
         bound = "" if least == -math.inf else f" of at least {least:g}"
-        raise ValueError(f"{name} must be a finite number{bound}, not {value}")
+        raise ValueError(f"{name} must be a finite number{bound}, not {reprlib.repr(value)}")
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -219,16 +233,25 @@ def _check_finite(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be finite, but row {int((~finite).nonzero()[0])} is not")
 
 
-def _check_scale(scale: float | Tensor) -> None:
+def _check_scale(scale: float | Tensor, dtype: torch.dtype) -> None:
     if isinstance(scale, Tensor):
         if scale.dim() != 0:
             raise ValueError(f"scale must be a number or a 0-d tensor, but has {describe(scale)}")
         if not scale.is_floating_point():
             raise TypeError(f"scale must be floating point, but has {describe(scale)}")
+        check_values("scale", scale)
         if not _values_are_here(scale.device):
             return
         scale = scale.item()
     elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
         raise TypeError(f"scale must be a number or a 0-d tensor, not {type(scale).__name__}")
     if not 0 < scale < math.inf:
-        raise ValueError(f"scale (1 / temperature) must be a finite number above 0, not {scale}")
+        raise ValueError(
+            f"scale (1 / temperature) must be a finite number above 0, not {reprlib.repr(scale)}"
+        )
+    largest = SCALES[dtype]
+    if not 1 / largest <= scale <= largest:
+        raise ValueError(
+            f"scale (1 / temperature) must be from {1 / largest:.0e} to {largest:.0e} for logits in {dtype}, "
+            f"not {reprlib.repr(scale)}"
+        )

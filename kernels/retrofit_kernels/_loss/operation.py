@@ -13,6 +13,7 @@ from retrofit_kernels._loss.engine import contrast
 from retrofit_kernels._loss.flat_settings import flatten, unflatten
 from retrofit_kernels._loss.gradients import Wanted
 from retrofit_kernels._loss.operands import Documents, Operands, Queries, Settings
+from retrofit_kernels._shared.precision import own_precision
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -111,7 +112,8 @@ def _compute(
     """
     options = unflatten(integers, numbers, words)
     device, dtype = queries.device, torch.promote_types(queries.dtype, torch.float32)
-    with torch.autocast(device.type, enabled=False):
+    tf32 = device.type == "cuda" and options.precision == "tf32"
+    with torch.autocast(device.type, enabled=False), own_precision(tf32_on_gpu=tf32):
         scale = scale.to(device, dtype)
         weights = None if weights is None else weights.to(dtype)
         operands = _unpack(queries, documents, columns, scale, weights, positives, masks, options)

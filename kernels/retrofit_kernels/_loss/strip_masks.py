@@ -79,6 +79,11 @@ def masks_of(term: Term) -> Masks:
     )
 
 
+def largest_item(embeddings: Tensor, guide: Tensor | None) -> int:
+    """Bytes of a number in the products: a guide may be fp32 beside 16-bit embeddings."""
+    return max(embeddings.element_size(), 0 if guide is None else guide.element_size())
+
+
 def _numbered(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Equal numbers for equal values, in the values' order, as int32 from 0 on."""
     values, place = torch.cat([left.flatten(), right.flatten()]).sort()

@@ -13,7 +13,7 @@ from torch import Tensor
 from retrofit_kernels._loss.mix_kernel import mix
 from retrofit_kernels._loss.problem import Filled, Term
 from retrofit_kernels._loss.strip_kernel import strip
-from retrofit_kernels._loss.strip_masks import Masks, masks_of
+from retrofit_kernels._loss.strip_masks import Masks, largest_item, masks_of
 from retrofit_kernels._loss.strip_tuning import TUNED_SLOT, tuned_strip
 from retrofit_kernels._shared.backend import capability
 from retrofit_kernels.configs import Kind, StripConfig, autotuning, strip_config
@@ -53,11 +53,12 @@ class TritonStrips:
         self.longest_column = None
         if term.columns.inverse_norms is None and len(self.columns):
             self.longest_column = _lengths(self.columns).amax()
-        self.kind = _kind(term, self.masks, precision)
+        self.itemsize = largest_item(self.columns, self.masks.guide_columns)
+        self.kind = _kind(term, self.masks, self.itemsize, precision)
 
     def bounds(self, rows: int, height: int) -> list[tuple[int, int]]:
         """Cut all rows into strips, in whole tiles where there is room for a tile."""
-        tile = _config(self.columns, self.kind, True).block_m
+        tile = _config(self.columns, self.itemsize, self.kind, True).block_m
         height = height // tile * tile or height
         return [(begin, min(begin + height, rows)) for begin in range(0, rows, height)]
 
@@ -142,7 +143,8 @@ class TritonStrips:
             0 if guide_rows is None else guide_rows.stride(0),
             0 if masks.guide_columns is None else masks.guide_columns.stride(0),
         )
-        config = _config(self.columns, self.kind, all(step % 16 == 0 for step in (*strides, *layout)))
+        aligned = all(step % 16 == 0 for step in (*strides, *layout))
+        config = _config(self.columns, self.itemsize, self.kind, aligned)
         slot = TUNED_SLOT if autotuning() else config.block_n
         slots = triton.cdiv(columns, slot)
         largest = self.gain.new_empty(len(prefixes), slots, rows)
@@ -194,15 +196,15 @@ def _run(
     )  # fmt: skip
 
 
-def _config(columns: Tensor, kind: Kind, aligned: bool) -> StripConfig:
+def _config(columns: Tensor, itemsize: int, kind: Kind, aligned: bool) -> StripConfig:
     if columns.device.type == "cpu":
         return INTERPRETED
-    return strip_config(capability(columns.device), columns.shape[1], columns.element_size(), kind, aligned)
+    return strip_config(capability(columns.device), columns.shape[1], itemsize, kind, aligned)
 
 
-def _kind(term: Term, masks: Masks, precision: str) -> Kind:
-    if term.columns.embeddings.dtype == torch.float32 and precision != "tf32":
-        return "exact"
+def _kind(term: Term, masks: Masks, itemsize: int, precision: str) -> Kind:
+    if itemsize == 4 and precision != "tf32":
+        return "exact nested" if precision == "ieee" and len(term.prefixes) > 1 else "exact"
     if len(term.prefixes) > 1:
         return "nested"
     if masks.guide_rows is not None:

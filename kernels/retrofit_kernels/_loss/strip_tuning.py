@@ -8,6 +8,7 @@ from typing import Any
 import triton
 
 from retrofit_kernels._loss.strip_kernel import strip
+from retrofit_kernels._loss.strip_masks import largest_item
 from retrofit_kernels._shared.backend import capability
 from retrofit_kernels.configs import StripConfig, candidates
 
@@ -35,7 +36,8 @@ def tuned_strip() -> Any:
 def fitting(configs: list[Any], arguments: dict[str, Any], **_: Any) -> list[Any]:
     """The configurations that the GPU has the shared memory for."""
     rows = arguments["rows"]
-    tiles = set(candidates(capability(rows.device), rows.element_size()))
+    itemsize = largest_item(rows, arguments["guide_rows"])
+    tiles = set(candidates(capability(rows.device), itemsize))
     return [config for config in configs if _tile(config) in tiles]
 
 

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from retrofit_kernels._search.best import Best, best_columns
 from retrofit_kernels._search.pool import Chunk, Pool, magnitude, refuse_overflow
+from retrofit_kernels._search.products import BLOCK, Products
 from retrofit_kernels._search.recall import SLOTS, expected_recall, slot_sizes
 from retrofit_kernels._search.stream import chunks
 from retrofit_kernels._shared.pairs import find_pairs, strip_bounds
@@ -24,10 +25,6 @@ MIN_TILE_ROWS = 64
 """Below this height a product no longer runs at its peak rate: make the tile narrower instead."""
 PAIRS_PER_SCORE = 1 / 32
 """Excluded pairs per score: their indices then need about as much memory as the scores."""
-BLOCK = 32
-"""Scores that are looked at through their maximum first. *Measured* (1024 × 32768 scores, one core): the
-maxima of blocks of 16 take 41 ms, of 32 8 ms, of 64 5 ms; a top 101 of all scores takes 83 ms, and the
-product at dimension 384 290 ms."""
 DENSE = 1 / 2
 """Share of the blocks above which looking into each costs more than a top k of the tile."""
 
@@ -56,46 +53,41 @@ def scan(
     entries = max(1, strip_bytes // pool.queries.element_size())
     widest = max(1, min(len(chunk.vectors), TILE_COLUMNS, entries // MIN_TILE_ROWS))
     height = max(1, min(rows, TILE_ROWS, entries // widest))
-    buffer = pool.queries.new_empty(height * widest)
+    products = Products.of(pool.queries, pool.documents, height, widest)
     largest_query = magnitude(pool.queries) * pool.queries.shape[1]
     first = widest if approximate else max(FIRST_COLUMNS, 4 * BLOCK * best.k)
-    for tile in _tiles(chunk, widest, first, 1 if approximate else BLOCK):
-        vectors = tile.vectors.to(pool.queries.dtype)
+    for tile in _tiles(chunk, widest, first):
+        vectors, documents = products.widened(tile.vectors), len(tile.vectors)
         refuse_overflow(largest_query * magnitude(vectors), vectors.dtype)
-        slots += slot_sizes(len(vectors), min(SLOTS, len(vectors)))
+        slots += slot_sizes(documents, min(SLOTS, documents))
         excluded = None
         if pool.query_ids is not None and tile.ids is not None:
             excluded = find_pairs(pool.query_ids, tile.ids)
-        max_pairs = max(len(vectors), int(height * len(vectors) * PAIRS_PER_SCORE))
+        max_pairs = max(documents, int(height * documents * PAIRS_PER_SCORE))
         for begin, end in strip_bounds(rows, height, excluded, max_pairs):
-            scores = buffer[: (end - begin) * len(vectors)].view(end - begin, len(vectors))
-            torch.mm(pool.queries[begin:end], vectors.T, out=scores)
+            scores = products.scores(begin, end, vectors, documents)
             if excluded is not None:
                 row, column = excluded.expand(begin, end)
-                scores.view(-1).index_fill_(0, row * len(vectors) + column, -torch.inf)
+                scores.view(-1).index_fill_(0, row * scores.shape[1] + column, -torch.inf)
             ceiling = None if pool.ceiling is None else pool.ceiling[begin:end].unsqueeze(1)
             known = best.at(slice(begin, end))
             if approximate or not _merge_exceeding(known, scores, ceiling, tile):
-                _merge_all(known, scores, ceiling, tile, approximate)
+                _merge_all(known, scores[:, :documents], ceiling, tile, approximate)
     return slots
 
 
-def _tiles(chunk: Chunk, widest: int, first: int, block: int) -> Iterator[Chunk]:
-    """Pieces of the chunk of whole blocks, and what then is left; a search begins with `first` documents."""
+def _tiles(chunk: Chunk, widest: int, first: int) -> Iterator[Chunk]:
+    """Pieces of the chunk; a search begins with `first` documents."""
     start, documents = 0, len(chunk.vectors)
     while start < documents:
         width = min(widest, max(first, chunk.first + start), documents - start)
-        if width > block:
-            width -= width % block
         yield chunk.part(start, start + width)
         start += width
 
 
 def _merge_exceeding(best: Best, scores: Tensor, ceiling: Tensor | None, tile: Chunk) -> bool:
     """Merge the few documents that exceed the rank k of their row, or return False if they are not few."""
-    rows, width = scores.shape
-    if width % BLOCK:
-        return False
+    rows = len(scores)
     tops = scores.view(rows, -1, BLOCK).amax(dim=2)
     least = best.least
     promising = tops > least

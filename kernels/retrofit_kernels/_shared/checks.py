@@ -44,6 +44,12 @@ def check_together(**values: object) -> bool:
     return not missing
 
 
+def check_values(name: str, tensor: Tensor) -> None:
+    """Raise if a tensor has a shape alone."""
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name} must hold values, but has {describe(tensor)}")
+
+
 def check_integers(name: str, value: object, shapes: Shapes, device: torch.device) -> None:
     """Raise unless `value` is an int64 tensor of an allowed shape on `device`."""
     tensor = _tensor(name, value)
@@ -69,7 +75,7 @@ def check_floats(name: str, value: object, shapes: Shapes, device: torch.device)
 
 
 def check_type(name: str, value: object, kind: type) -> None:
-    """Raise unless `value` is of a class of options."""
+    """Raise unless `value` is of a class: of options, or a truth value."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
 
@@ -85,6 +91,8 @@ def check_bytes(name: str, value: object) -> None:
 def _tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, but has the layout {value.layout}")
     return value
 
 
