@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,11 +121,27 @@ def compare_sides(model: Side, other: Side) -> Comparison:
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
     """Writes a comparison as JSON into a results folder, named after the other model, and tells where."""
-    path = folder / f"comparison-{quote(comparison.other, '')}.json"
+    path = _comparison_path(folder, comparison.other)
     with new_text_file(path, overwrite=True) as file:
         json.dump(asdict(comparison), file, ensure_ascii=False, indent=1)
         file.write("\n")
     return path
+
+
+def _comparison_path(folder: Path, other: str) -> Path:
+    """``comparison-runs-before.json`` for runs/before; with a number where that is of another name's."""
+    plain = re.sub(r"[^\w.]+", "-", other).strip("-") or "other"
+    names = chain([plain], (f"{plain}-{number}" for number in count(2)))
+    paths = (folder / f"comparison-{name}.json" for name in names)
+    return next(path for path in paths if _compares_with(path) in (None, other))
+
+
+def _compares_with(path: Path) -> str | None:
+    """The other model of an earlier comparison; None where a file is none, and may be replaced."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["other"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _pair(

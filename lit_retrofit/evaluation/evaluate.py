@@ -150,9 +150,11 @@ def evaluate(
             comparison = compare_sides(Side.of(measured), (sides[name] or [])[number])
             show_comparison(comparison, console)
             if place is not None:
-                write_comparison(place, comparison)
+                _tell("comparison", write_comparison(place, comparison), console)
     if len(benchmarks) > 1:
         show_summary(found, console)
+    if output is not None:
+        _tell("results", output, console)
     return next(iter(found.values()))
 
 
@@ -162,7 +164,7 @@ def compare(output: Path, *, versus: list[str] | str) -> list[Comparison]:
     Example: lit-retrofit compare runs/after --versus runs/before
 
     Every task gets both scores, their difference with a 95 % bootstrap interval, and the p-value of a
-    randomisation test; comparison-….json in the first folder keeps them.
+    randomisation test; comparison-NAME.json in the first folder keeps them.
 
     Args:
         output: a folder that evaluate wrote.
@@ -176,10 +178,16 @@ def compare(output: Path, *, versus: list[str] | str) -> list[Comparison]:
     """
     side = Side.read(output)
     found = [compare_sides(side, Side.read(Path(other))) for other in _words(versus)]
+    console = Console()
     for comparison in found:
-        show_comparison(comparison, Console())
-        write_comparison(output, comparison)
+        show_comparison(comparison, console)
+        _tell("comparison", write_comparison(output, comparison), console)
     return found
+
+
+def _tell(what: str, path: Path, console: Console) -> None:
+    """Says where something was written; a path is never wrapped."""
+    console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _words(given: Sequence[str | int] | str | int) -> list[str]:
@@ -226,4 +234,6 @@ def _cluster(
     if output is not None:
         write_results(output, results, ())
     show_results(results, console, notes)
+    if output is not None:
+        _tell("results", output, console)
     return results

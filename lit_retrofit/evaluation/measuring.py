@@ -17,7 +17,7 @@ from lit_retrofit.evaluation.benchmarks import Benchmark
 from lit_retrofit.evaluation.bm25 import rank_bm25
 from lit_retrofit.evaluation.latency import measure_latency
 from lit_retrofit.evaluation.measures import TaskResult, evaluate_embeddings
-from lit_retrofit.evaluation.reranking import rerank_embeddings, without_candidates
+from lit_retrofit.evaluation.reranking import rerank_embeddings, with_candidates
 from lit_retrofit.evaluation.results import Results, TaskScores
 from lit_retrofit.evaluation.tasks import DEFAULT_PIVOT, split_tasks
 from lit_retrofit.evaluation.variants import Variant, check_variants, compress
@@ -104,6 +104,11 @@ def measure_benchmark(
         found = _measure_part(encoder, retrieval_set, candidates, options, cost, notes)
         tasks += [scores for scores, _ in found]
         rankings += [ranking for _, ranking in found]
+    if not tasks:
+        raise UserError(
+            f"{data}: no query has a candidate in a corpus of its own or the pivot's language; take the "
+            "candidates of the same data set"
+        )
     results = Results(
         started=started,
         seconds=time.time() - started,
@@ -149,9 +154,11 @@ def _measure_part(
     notes: dict[str, None],
 ) -> list[tuple[TaskScores, TaskResult]]:
     split = split_tasks(retrieval_set, pivot=options.pivot)
+    if candidates is not None:
+        split = with_candidates(retrieval_set, split, candidates)
     notes |= dict.fromkeys(split.notes)
-    if candidates is not None and (empty := without_candidates(retrieval_set, candidates)):
-        notes[f"{retrieval_set.name}: {empty} queries have no candidates and count as zero"] = None
+    if not split.tasks:
+        return []
     queries = embed(encoder, [query.text for query in retrieval_set.queries], "query", options)
     corpus = embed(encoder, [document.text for document in retrieval_set.corpus], "document", options)
     cost.add(encoder, len(corpus), options)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -13,6 +15,8 @@ from rich.text import Text
 
 from lit_retrofit.evaluation.results import Results
 
+_NAMED = 3  # languages in a message
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -20,6 +24,7 @@ class Published:
 
     Attributes:
         benchmark: as it is named here.
+        languages: the score is the mean over exactly these; none where it is one over a benchmark's tasks.
         measure: what was measured, over which tasks.
         model: its name.
         parameters: how many it has, as in 118M.
@@ -28,6 +33,7 @@ class Published:
     """
 
     benchmark: str
+    languages: tuple[str, ...]
     measure: str
     model: str
     parameters: str
@@ -40,21 +46,49 @@ def published_scores(benchmark: str) -> list[Published]:
     path = files("lit_retrofit.evaluation") / "data" / "published.tsv"
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     rows = [row for row in csv.DictReader(lines, delimiter="\t") if row["benchmark"] == benchmark]
-    found = [Published(**{**row, "score": float(row["score"])}) for row in rows]  # type: ignore[arg-type]
-    return sorted(found, key=lambda one: -one.score)
+    return sorted(map(_published, rows), key=lambda one: -one.score)
+
+
+def _published(row: dict[str, str]) -> Published:
+    languages, score = tuple(row["languages"].split()), float(row["score"])
+    return Published(**{**row, "languages": languages, "score": score})  # type: ignore[arg-type]
 
 
 def show_published(benchmark: str, results: Results, console: Console) -> None:
     """Prints published scores of a benchmark with the measured one among them; nothing where none is known.
 
+    The measured one is the mean nDCG@10 over the languages that the published ones speak of; where not all of
+    them are measured, a line says so instead.
+
     Args:
         benchmark: its name.
-        results: the measured scores; their mean nDCG@10 over monolingual tasks is shown.
+        results: the measured scores.
         console: where to print.
     """
-    scores = results.means.get("monolingual")
-    if scores is not None:
-        show_ranked(benchmark, results.model, 100 * scores["nDCG@10"], console)
+    known = [one for one in published_scores(benchmark) if one.languages]
+    for languages in dict.fromkeys(one.languages for one in known):
+        alike = [one for one in known if one.languages == languages]
+        scores = _scores(results, languages)
+        missing = [language for language in languages if language not in scores]
+        if missing:
+            line = f"published scores of {benchmark} are not shown: {alike[0].measure}; not measured here: "
+            console.print(line + _some(missing), markup=False, highlight=False, soft_wrap=True)
+        else:
+            _show_among(alike, results.model, math.fsum(scores.values()) / len(scores), console)
+
+
+def _scores(results: Results, languages: Sequence[str]) -> dict[str | None, float]:
+    """Monolingual nDCG@10 in percent of those of the languages that are measured."""
+    return {
+        task.query_language: 100 * task.scores["nDCG@10"]
+        for task in results.tasks
+        if task.kind == "monolingual" and task.query_language in languages
+    }
+
+
+def _some(languages: Sequence[str]) -> str:
+    more = len(languages) - _NAMED
+    return ", ".join(languages[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def show_ranked(benchmark: str, model: str, score: float, console: Console) -> None:
@@ -63,13 +97,17 @@ def show_ranked(benchmark: str, model: str, score: float, console: Console) -> N
     Args:
         benchmark: its name.
         model: the measured one.
-        score: in percent.
+        score: in percent, measured over the same tasks.
         console: where to print.
     """
     known = published_scores(benchmark)
-    if not known:
-        return
-    table = Table(title=Text(f"published, {benchmark}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    if known:
+        _show_among(known, model, score, console)
+
+
+def _show_among(known: Sequence[Published], model: str, score: float, console: Console) -> None:
+    title = Text(f"published, {known[0].benchmark}")
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading, justify in (("model", "left"), ("size", "right"), ("score", "right"), ("of", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     rows = [(one.score, one.model, one.parameters, f"{one.measure}; {one.source}") for one in known]

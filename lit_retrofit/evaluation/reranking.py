@@ -30,7 +30,7 @@ def rerank_embeddings(
     """Orders each query's candidates by inner product, equal ones by their place in the corpus.
 
     Candidates outside of a task's restricted corpus and a document that is the query itself are left out, as
-    in retrieval. A query without candidates counts as zero.
+    in retrieval. A query without candidates counts as zero; see `with_candidates`.
 
     Args:
         retrieval_set: queries, corpus and judgements.
@@ -50,9 +50,42 @@ def rerank_embeddings(
     ]
 
 
-def without_candidates(retrieval_set: RetrievalSet, candidates: Candidates) -> int:
-    """How many queries have none."""
-    return sum(not candidates.get(query.id) for query in retrieval_set.queries)
+def with_candidates(retrieval_set: RetrievalSet, split: TaskSplit, candidates: Candidates) -> TaskSplit:
+    """The tasks that can be reranked, perhaps none. Notes tell of others and of queries without candidates.
+
+    Args:
+        retrieval_set: queries, corpus and judgements.
+        split: its tasks.
+        candidates: query id → document ids.
+
+    Raises:
+        UserError: a candidate is no document of the corpus.
+    """
+    places = _places(retrieval_set, candidates)
+    own = own_documents(retrieval_set).tolist()
+    tasks, notes = [], list(split.notes)
+    for task in split.tasks:
+        empty = sum(not documents for documents in _allowed(task, places, own))
+        queries, name = len(task.query_indices), _name(retrieval_set, task)
+        if empty == queries:
+            notes.append(f"{name} is left out: none of its {queries} queries has a candidate in its corpus")
+            continue
+        tasks.append(task)
+        if empty:
+            notes.append(f"{name}: {empty} of {queries} queries have no candidates and count as zero")
+    return TaskSplit(tuple(tasks), tuple(notes))
+
+
+def _name(retrieval_set: RetrievalSet, task: LanguageTask) -> str:
+    if task.kind == "all":
+        return retrieval_set.name
+    return f"{retrieval_set.name}, {task.query_language} → {task.corpus_language}"
+
+
+def _allowed(task: LanguageTask, places: list[list[int]], own: list[int]) -> list[list[int]]:
+    """For each query of a task, its candidates' positions in the corpus that the task is restricted to."""
+    corpus = set(task.document_indices)
+    return [[p for p in places[q] if p in corpus and p != own[q]] for q in task.query_indices]
 
 
 def _places(retrieval_set: RetrievalSet, candidates: Candidates) -> list[list[int]]:
@@ -82,7 +115,7 @@ def _rerank(
     corpus: Tensor,
 ) -> TaskResult:
     column = {document: number for number, document in enumerate(task.document_indices)}
-    allowed = [[p for p in places[q] if p in column and p != own[q]] for q in task.query_indices]
+    allowed = _allowed(task, places, own)
     depth = max(1, *map(len, allowed), 1)
     indices = torch.full((len(allowed), depth), -1)
     scores = torch.full((len(allowed), depth), -torch.inf)

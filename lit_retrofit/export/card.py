@@ -29,6 +29,7 @@ class Exported:
         after: the same of the trained model.
         checks: what was measured of the export itself, a sentence each.
         document_options: of the encoder of documents, where there are two.
+        checkpoint: the weights are from a checkpoint of fit; a run that did not end left no training.json.
     """
 
     format: str
@@ -40,11 +41,18 @@ class Exported:
     after: Results | None = None
     checks: tuple[str, ...] = ()
     document_options: EncoderOptions | None = None
+    checkpoint: bool = False
 
     @property
     def base(self) -> str:
         """The model that was trained."""
         return _origin(self.merging["origin"] if self.merging else self.options.model)
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """What was done to the base's weights; nothing where the export is of a model as it is."""
+        trained = ("trained as a retriever",) if self.training or self.checkpoint else ()
+        return (*trained, "merged") if self.merging else trained
 
 
 def write_card(folder: Path, exported: Exported) -> None:
@@ -57,7 +65,7 @@ def write_card(folder: Path, exported: Exported) -> None:
     training = exported.training
     parts = [
         f"# {_title(exported)}\n",
-        f"`{_shown(exported.base)}`, trained as a retriever with lit-retrofit.\n",
+        f"{_sentence(exported)}\n",
         *([_second(exported.document_options)] if exported.document_options else []),
         usage(exported.format, exported.settings),
         *([_recipe(training, exported.options)] if training else []),
@@ -67,6 +75,12 @@ def write_card(folder: Path, exported: Exported) -> None:
     ]
     card = ModelCard(f"---\n{_head(exported).to_yaml()}\n---\n\n" + "\n".join(parts))
     (folder / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def _sentence(exported: Exported) -> str:
+    if not exported.made:
+        return f"`{_shown(exported.base)}` as it is, written by lit-retrofit in the form {exported.format}."
+    return f"`{_shown(exported.base)}`, {' and '.join(exported.made)} with lit-retrofit."
 
 
 def _shown(model: str) -> str:
@@ -85,7 +99,8 @@ def _origin(model: str) -> str:
 
 
 def _title(exported: Exported) -> str:
-    return f"{Path(exported.base).name}, retrofitted for retrieval"
+    name = Path(exported.base).name
+    return f"{name}, retrofitted for retrieval" if exported.made else f"{name}, exported with lit-retrofit"
 
 
 def _head(exported: Exported) -> ModelCardData:
@@ -107,8 +122,6 @@ def _merging(merging: dict[str, Any]) -> str:
 def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
     data, sampling = training["data"], training["sampling"]
     counts = ", ".join(f"{language} {count}" for language, count in data["languages"].items())
-    lora = options.lora
-    method = f"LoRA, r = {lora.r}, alpha = {lora.alpha}" if lora else "full fine-tuning"
     rows = [
         ("data", f"{', '.join(data['sources'])}: {data['records']} records ({counts})"),
         (
@@ -116,7 +129,7 @@ def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
             f"{sampling['negatives']} per query as documents of their own, {sampling['neighbours']} through "
             f"records that share its batch; {data['with_negatives']} records have some",
         ),
-        ("method", method),
+        ("method", _method(training)),
         ("loss", f"{_terms(training['objective'])}, temperature {training['objective']['temperature']:g}"),
         ("batch", f"{sampling['batch_size']} queries, {training['steps']} steps, {training['precision']}"),
         ("learning rate", f"{training['optimizer']['learning_rate']:g}, {training['optimizer']['schedule']}"),
@@ -125,6 +138,24 @@ def _recipe(training: dict[str, Any], options: EncoderOptions) -> str:
         ("training time", f"{training['seconds']:.0f} s"),
     ]
     return "## Recipe\n\n| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _method(training: dict[str, Any]) -> str:
+    """By the run's own record: a merge's weights no longer tell how they were trained."""
+    query, document = training["encoder"], training.get("document_encoder")
+    if document is None:
+        return _method_of(query)
+    return f"queries: {_method_of(query)}; documents: {_method_of(document)}"
+
+
+def _method_of(encoder: dict[str, Any]) -> str:
+    lora = encoder["lora"]
+    if encoder.get("freeze"):
+        return "kept as it is"
+    if lora:
+        return f"LoRA, r = {lora['r']}, alpha = {lora['alpha']}"
+    frozen = encoder.get("freeze_layers", 0)
+    return f"fine-tuning above the lowest {frozen} blocks" if frozen else "full fine-tuning"
 
 
 def _terms(objective: dict[str, Any]) -> str:

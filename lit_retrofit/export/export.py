@@ -18,7 +18,7 @@ from lit_retrofit.export.card import Exported, write_card
 from lit_retrofit.export.formats import Embed, ExportFormat, SentenceTransformersFolder, TransformersFolder
 from lit_retrofit.export.onnx_graph import GRAPH, INT8, OnnxFolder, check_onnx_installed, run_graph
 from lit_retrofit.model.dual import DualEncoder
-from lit_retrofit.model.loading import load_encoder
+from lit_retrofit.model.loading import find_checkpoint, load_encoder
 from lit_retrofit.model.plain_folder import SETTINGS, embedding_settings
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
@@ -52,7 +52,7 @@ def export(
 
     Adapters are merged; prompts, pooling and lengths go along. Two encoders, of queries and of documents,
     become the Router of sentence-transformers. The directory is loaded again by the library it is for and
-    must embed as the trained model does, to a cosine of 0.9999; an ONNX graph to 0.0001 in every number.
+    must embed as the model does, to a cosine of 0.9999; an ONNX graph to 0.0001 in every number.
 
     Args:
         model: a run folder of fit or merge, a checkpoint, or any model.
@@ -65,7 +65,7 @@ def export(
         overwrite: replace an earlier export.
 
     Returns:
-        The lowest cosine between the trained model's embeddings and the reloaded export's.
+        The lowest cosine between the model's embeddings and the reloaded export's.
 
     Raises:
         UserError: the output exists and is not to be replaced, the model cannot be loaded, or a package that
@@ -96,6 +96,7 @@ def export(
             merging=_beside(model, "merging.json"),
             **measured,
             checks=tuple(checks),
+            checkpoint=find_checkpoint(model) is not None,
         )
         write_card(made, card)
         if output.exists():
@@ -126,8 +127,8 @@ def _check_reloaded(embed: Embed, expected: Vectors, *, exactly: bool) -> tuple[
     found = {role: embed(PROBES, role).float() for role in expected}
     lowest = min(torch.cosine_similarity(found[role], expected[role]).min().item() for role in expected)
     if not lowest >= LOWEST_COSINE:
-        raise RuntimeError(f"the export embeds differently from the trained model: cosine {lowest:.6f}")
-    checks = [f"lowest cosine to the trained model after a reload: {lowest:.6f}"]
+        raise RuntimeError(f"the export embeds differently from the original model: cosine {lowest:.6f}")
+    checks = [f"lowest cosine to the original model after a reload: {lowest:.6f}"]
     if exactly:
         largest = max((found[role] - expected[role]).abs().max().item() for role in expected)
         scale = max(vectors.abs().max().item() for vectors in expected.values())
@@ -142,7 +143,7 @@ def _cost_of_int8(folder: Path, expected: Vectors) -> str:
     cosines = torch.cat([torch.cosine_similarity(embed(PROBES, r), expected[r]) for r in expected])
     sizes = [path.stat().st_size / 1e6 for path in (folder / GRAPH, folder / INT8)]
     return (
-        f"cosine of {INT8} to the trained model: mean {cosines.mean():.4f}, lowest {cosines.min():.4f} over "
+        f"cosine of {INT8} to the original model: mean {cosines.mean():.4f}, lowest {cosines.min():.4f} over "
         f"{len(cosines)} texts; {sizes[1]:.0f} MB instead of {sizes[0]:.0f} MB"
     )
 

@@ -21,6 +21,7 @@ from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
 
 MEASURE = "nDCG@10"
+_PLURAL: dict[Role, str] = {"query": "queries", "document": "documents"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def scan_weights(
                 merged.encoder,
                 [item.text for item in items],
                 role,
-                description=f"weight {weight:g}: {role}s",
+                description=f"weight {weight:g}: {_PLURAL[role]}",
                 **embedding,
             )
             for role, items in sides

@@ -14,6 +14,7 @@ from lit_retrofit.errors import UserError
 
 _NUMBER = (int, float)
 _ANEW = "write the file anew, or leave it out"
+_WITHOUT = "compare the evaluations alone: --before and --after without --training"
 _SETTINGS = ("encoder", "document_encoder", "objective", "optimizer", "sampling")
 _TRAINER = ("precision", "graph_memory", "epochs")
 Points = tuple[tuple[int, float], ...]
@@ -109,8 +110,8 @@ def read_training(folder: Path) -> TrainingRun:
         raise UserError(f"{folder}: no such folder; give the --output folder of lit-retrofit fit")
     path = folder / "training.json"
     if not path.is_file():
-        raise UserError(f"{path} is missing: the fit did not end; run it to its end, or leave --training out")
-    card = _json_object(path, "fit again, or leave --training out")
+        raise UserError(f"{path} is missing: the fit did not end; run it to its end, or {_WITHOUT}")
+    card = _json_object(path, f"fit again, or {_WITHOUT}")
     _check_fields(path, card, {"started": _NUMBER, "seconds": _NUMBER, "steps": int, "data": dict})
     _check_fields(path, card["data"], {"languages": dict, "records": int}, prefix="data.")
     _check_counts(path, "data.languages", card["data"]["languages"])

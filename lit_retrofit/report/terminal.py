@@ -26,16 +26,24 @@ def show(comparison: Comparison, console: Console) -> None:
     """
     columns = {block.name: _rows(block) for block in comparison.blocks}
     bm25 = comparison.has_bm25
-    console.print(Text(f"nDCG@10 on {comparison.after.data}, before and after training", style="bold"))
-    together = _side_by_side(columns, bm25)
+    console.print(Text(_heading(comparison), style="bold"), soft_wrap=True)
+    together = _side_by_side(columns, comparison.names, bm25)
     # Without a pivot the rows of one direction are pairs of languages: nothing to line up.
     if comparison.pivot is not None and _width(together, console) <= console.width:
         console.print(together)
     else:
         for name, rows in columns.items():
-            console.print(_table(name, rows, list(rows), bm25, labels=True))
+            console.print(_table(name, rows, list(rows), comparison.names, bm25, labels=True))
     if any(block.zero_shot for block in comparison.blocks):
         console.print(f"{ZERO_SHOT} zero-shot: a language never trained on", markup=False, highlight=False)
+
+
+def _heading(comparison: Comparison) -> str:
+    if comparison.of_one_model:
+        return f"nDCG@10 on {comparison.after.data}, before and after training"
+    models = (comparison.before.model, comparison.after.model)
+    sides = ", ".join(f"{name}: {model}" for name, model in zip(comparison.names, models, strict=True))
+    return f"nDCG@10 on {comparison.after.data}, {sides}"
 
 
 def _width(table: Table, console: Console) -> int:
@@ -54,11 +62,11 @@ def _rows(block: Block) -> Rows:
     return rows
 
 
-def _side_by_side(columns: dict[str, Rows], bm25: bool) -> Table:
+def _side_by_side(columns: dict[str, Rows], sides: tuple[str, str], bm25: bool) -> Table:
     labels = _in_order(label for rows in columns.values() for label in rows)
     grid = Table.grid(padding=(0, 2, 0, 0))
     tables = [
-        _table(name, rows, labels, bm25, labels=number == 0)
+        _table(name, rows, labels, sides, bm25, labels=number == 0)
         for number, (name, rows) in enumerate(columns.items())
     ]
     grid.add_row(*tables)
@@ -72,11 +80,13 @@ def _in_order(labels: Iterable[str]) -> list[str]:
     )
 
 
-def _table(name: str, rows: Rows, order: list[str], bm25: bool, *, labels: bool) -> Table:
+def _table(
+    name: str, rows: Rows, order: list[str], sides: tuple[str, str], bm25: bool, *, labels: bool
+) -> Table:
     table = Table(title=Text(name), box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     if labels:
         table.add_column("", no_wrap=True)
-    for heading in ("before", "after", "Δ", *(["BM25"] if bm25 else [])):
+    for heading in (*sides, "Δ", *(["BM25"] if bm25 else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for label in order:
         cells = _cells(rows.get(label), bm25)

@@ -33,7 +33,7 @@ def sweep(
 ) -> list[Trial]:
     """Runs the trials of a W&B sweep file on this machine, one after the other, and ranks them.
 
-    Example: lit-retrofit sweep configs/sweeps/temperature.yaml --output runs/sweep
+    Example: lit-retrofit sweep configs/sweeps/temperature_batch.yaml --output runs/sweep
 
     The same file goes to `wandb sweep`; this command needs no account and no network. Every value is checked
     before the first trial. A sweep that was stopped goes on with the same command: trials that have ended are

@@ -85,8 +85,16 @@ def test_nothing_to_compare():
 
 def test_a_comparison_is_written_beside_the_results(tmp_path):
     found = compare_sides(side("a", AFTER), side("runs/b", BEFORE))
-    assert write_comparison(tmp_path, found).name == "comparison-runs%2Fb.json"
-    assert '"label": "de → de"' in (tmp_path / "comparison-runs%2Fb.json").read_text()
+    assert write_comparison(tmp_path, found).name == "comparison-runs-b.json"
+    assert '"label": "de → de"' in (tmp_path / "comparison-runs-b.json").read_text()
+    # Another model of a like name does not replace it; the same one does.
+    other = replace(found, other="runs-b")
+    assert write_comparison(tmp_path, other).name == "comparison-runs-b-2.json"
+    assert write_comparison(tmp_path, found).name == "comparison-runs-b.json"
+    assert write_comparison(tmp_path, other).name == "comparison-runs-b-2.json"
+    # What is cut short names no model.
+    (tmp_path / "comparison-runs-b.json").write_text('{"name": ')
+    assert write_comparison(tmp_path, found).name == "comparison-runs-b.json"
 
 
 def test_the_command_says_which_folder_is_no_finished_evaluation(tmp_path):

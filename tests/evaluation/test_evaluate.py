@@ -229,9 +229,15 @@ def test_models_side_by_side(beir, tmp_path, loaded, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "new against third, nDCG@10" in printed
     assert "adjusted for 5 tests" in printed
-    files = sorted(path.name for path in (tmp_path / "new").glob("comparison-*"))
+    files = sorted((path.name for path in (tmp_path / "new").glob("comparison-*")), key=len, reverse=True)
     assert len(files) == 2 and files[1] == "comparison-third.json"
+    for told in (
+        f"results: {tmp_path / 'new'}",
+        *(f"comparison: {tmp_path / 'new' / name}" for name in files),
+    ):
+        assert told in printed
     (found,) = compare(tmp_path / "new", versus=str(tmp_path / "old"))
+    assert f"comparison: {tmp_path / 'new' / files[0]}" in capsys.readouterr().out
     written = json.loads((tmp_path / "new" / files[0]).read_text())
     assert written["other"] == found.other == str(tmp_path / "old")
     assert written["tasks"][0]["difference"]["mean"] == found.tasks[0].difference.mean
@@ -252,7 +258,17 @@ def test_reranking_takes_the_candidates_of_a_run(beir, tmp_path, capsys):
     german = results.tasks[0]
     assert german.scores == {"nDCG@10": pytest.approx(1 / 3), "MAP": pytest.approx(1 / 3), "MRR@10": 1 / 3}
     assert german.variants == {"int8": pytest.approx(1 / 3)}
-    assert "4 queries have no candidates and count as zero" in " ".join(capsys.readouterr().out.split())
+    assert len(results.tasks) == 1  # no other task has a candidate in its corpus
+    told = " ".join(capsys.readouterr().out.split())
+    assert "data, de → de: 1 of 3 queries have no candidates and count as zero" in told
+    assert "data, en → ru is left out: none of its 2 queries has a candidate in its corpus" in told
+
+
+def test_candidates_that_are_none_of_the_corpora_searched_are_refused(beir, tmp_path):
+    run = tmp_path / "run.trec"
+    run.write_text("q-of-another-set Q0 b@de 1 1 x\n")
+    with pytest.raises(UserError, match="data: no query has a candidate in a corpus"):
+        evaluate("m", data=str(beir), candidates=run)
 
 
 def test_clustering(tmp_path, capsys):

@@ -3,7 +3,7 @@ import torch
 
 from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
-from lit_retrofit.evaluation.reranking import rerank_embeddings, without_candidates
+from lit_retrofit.evaluation.reranking import rerank_embeddings, with_candidates
 from lit_retrofit.evaluation.tasks import split_tasks
 
 SET = RetrievalSet(
@@ -38,10 +38,34 @@ def test_relevant_documents_outside_of_the_candidates_count_as_missed():
     assert rerank({"q": ("a",), "b d": ("e",)}).scores["MAP"] == pytest.approx((1 / 2 + 1) / 2)
 
 
-def test_a_query_without_candidates_is_zero_and_counted():
+def test_a_query_without_candidates_is_zero_and_told_of():
     candidates = {"q": ("a", "c"), "b d": ()}
-    assert without_candidates(SET, candidates) == 1
+    split = with_candidates(SET, split_tasks(SET), candidates)
+    assert split.notes == ("set: 1 of 2 queries have no candidates and count as zero",)
     assert rerank(candidates).scores["MAP"] == pytest.approx(0.5)
+    # the only candidate of a query is the query itself
+    alone = with_candidates(SET, split_tasks(SET), {"q": ("a",), "b d": ("b d",)})
+    assert alone.notes == split.notes
+
+
+LANGUAGES = RetrievalSet(
+    "set",
+    tuple(Query(id, "?", id[:2]) for id in ("de1", "de2", "en1")),
+    tuple(Document(id, id, id[:2]) for id in ("de-a", "de-b", "en-a")),
+    {"de1": {"de-a": 1, "en-a": 1}, "de2": {"de-b": 1, "en-a": 1}, "en1": {"en-a": 1, "de-a": 1}},
+)
+
+
+def test_candidates_count_in_the_corpus_of_the_task():
+    """Candidates of another language than the task's are none there."""
+    candidates = {"de1": ("de-a", "de-b", "en-a"), "de2": ("de-b",), "en1": ("en-a",)}
+    split = with_candidates(LANGUAGES, split_tasks(LANGUAGES), candidates)
+    names = [(task.query_language, task.corpus_language) for task in split.tasks]
+    assert names == [("de", "de"), ("en", "en"), ("de", "en")]
+    assert split.notes == (
+        "set, de → en: 1 of 2 queries have no candidates and count as zero",
+        "set, en → de is left out: none of its 1 queries has a candidate in its corpus",
+    )
 
 
 def test_candidates_of_another_set_are_refused():

