@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 import warnings
@@ -13,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from lit_retrofit.errors import Interrupted, UserError
+from lit_retrofit.training.near_options import near_options
 from lit_retrofit.training.shipped_configs import with_shipped_config
 
 
@@ -26,12 +28,14 @@ class Command:
         leading: an argument that may stand first without its flag; one that takes a list takes all words up
             to the first flag.
         takes_words: the function takes the words as they are and parses them by itself, as `fit` does.
+        resumes: the same command goes on after Ctrl-C where it was.
     """
 
     summary: str
     target: str
     leading: str | None = None
     takes_words: bool = False
+    resumes: bool = False
 
 
 COMMANDS = {
@@ -47,13 +51,23 @@ COMMANDS = {
     "compare": Command(
         "test where evaluated models differ", "lit_retrofit.evaluation.evaluate:compare", "output"
     ),
-    "mteb": Command("run mteb's tasks on a model", "lit_retrofit.evaluation.mteb_command:mteb", "model"),
-    "clean": Command(
-        "leave out broken, repeated and leaked training records", "lit_retrofit.cleaning.clean:clean", "data"
+    "mteb": Command(
+        "run mteb's tasks on a model", "lit_retrofit.evaluation.mteb_command:mteb", "model", resumes=True
     ),
-    "mine": Command("find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model"),
+    "clean": Command(
+        "leave out broken, repeated and leaked training records",
+        "lit_retrofit.cleaning.clean:clean",
+        "data",
+        resumes=True,
+    ),
+    "mine": Command(
+        "find hard negatives for training records", "lit_retrofit.mining.mine:mine", "model", resumes=True
+    ),
     "synthesize": Command(
-        "write training records for documents", "lit_retrofit.synthesis.synthesize:synthesize", "data"
+        "write training records for documents",
+        "lit_retrofit.synthesis.synthesize:synthesize",
+        "data",
+        resumes=True,
     ),
     "merge": Command(
         "average models, or go a part of the way from the base", "lit_retrofit.merging.merge:merge", "models"
@@ -114,16 +128,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"lit-retrofit {words[0]}: {stopped}", file=sys.stderr)
         return 128 + stopped.signal_number
     except KeyboardInterrupt:
-        print(f"lit-retrofit {words[0]}: interrupted", file=sys.stderr)
+        resumes = words[0] in COMMANDS and COMMANDS[words[0]].resumes
+        advice = "; the same command goes on where it was" if resumes else ""
+        print(f"lit-retrofit {words[0]}: interrupted{advice}", file=sys.stderr)
         return 130
+
+
+# How warnings begin that no user of the command can act on: what libraries tell their own developers, and
+# what is not so here.
+_WARNINGS = (
+    "LightningCLI's args",
+    "'set_vital' is",
+    "`is_gradient_checkpointing`",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "Precision .* is not supported by the model summary",
+    # No log is deleted: `prepare_output` has looked, and a run that goes on keeps its lines.
+    "Experiment logs directory .* exists and is not empty",
+    "Checkpoint directory .* exists and is not empty",  # of a run that goes on
+)
+# The same of lines of logs, and who writes them.
+_LOG_LINES = ("💡 Tip: For seamless cloud", "`weights_only` was not set", "TPU available: False")
+_LOGS = (
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+)
 
 
 def _quiet() -> None:
     """Keeps what libraries tell their own developers away from the user."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' loading bars too
-    for message in ("LightningCLI's args", "'set_vital' is", "`is_gradient_checkpointing`"):
+    for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    for name in _LOGS:
+        logging.getLogger(name).addFilter(_is_for_the_user)
+
+
+def _is_for_the_user(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not record.getMessage().startswith(_LOG_LINES)
 
 
 def _with_underscores(word: str) -> str:
@@ -160,15 +203,28 @@ def _call(name: str, command: Command, words: list[str]) -> None:
 
     parser = ArgumentParser(
         prog=f"lit-retrofit {name}",
-        description=function.__doc__.split("\n    Args:")[0],
+        description=_description(function, command.leading),
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file with any of the options")
     parser.add_function_arguments(function, fail_untyped=True)
     words = _with_lists(_with_leading(words, command.leading), function)
-    options = parser.instantiate_classes(parser.parse_args(_with_flag_values(words, function)))
+    words = _with_flag_values(words, function)
+    with near_options(parser, words):
+        parsed = parser.parse_args(words)
+    options = parser.instantiate_classes(parsed)
     options.pop("config", None)
     function(**options.as_dict())
+
+
+def _description(function: Callable, leading: str | None) -> str:
+    """A command's --help above its options."""
+    text: str = (function.__doc__ or "").split("\n    Args:")[0]
+    if leading is None:
+        return text
+    lists = f"--{leading}" in _lists(function)
+    first = "The first words up to an option are" if lists else "The first word is"
+    return f"{text.rstrip()}\n\n    {first} --{leading}, where that option is not written out."
 
 
 def _with_leading(words: list[str], name: str | None) -> list[str]:
@@ -178,11 +234,7 @@ def _with_leading(words: list[str], name: str | None) -> list[str]:
 
 def _with_lists(words: list[str], function: Callable) -> list[str]:
     """Gives a flag that takes a list all words up to the next one: ``--a x y`` is ``--a+=x --a+=y``."""
-    lists = {
-        f"--{name}"
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.annotation in ("list[str]", "list[str] | None")
-    }
+    lists = _lists(function)
     found: list[str] = []
     flag = None
     for at, word in enumerate(words):
@@ -193,6 +245,15 @@ def _with_lists(words: list[str], function: Callable) -> list[str]:
         else:
             found.append(f"{flag}+={word}" if flag else word)
     return found
+
+
+def _lists(function: Callable) -> set[str]:
+    """The options that take a list."""
+    return {
+        f"--{name}"
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.annotation in ("list[str]", "list[str] | None")
+    }
 
 
 def _with_flag_values(words: Sequence[str], function: Callable) -> list[str]:

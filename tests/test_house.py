@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
@@ -100,6 +101,14 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     assert time.perf_counter() - started < 2
     for command in (*COMMANDS, *TRAINER_COMMANDS):
         assert f"\n  {command} " in done.stdout
+
+
+def test_files_that_an_example_names_are_shipped():
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "lit_retrofit").rglob("*.py"))
+    examples = [line for text in sources for line in re.findall(r"Example: lit-retrofit (.*)", text)]
+    assert len(examples) >= len(COMMANDS)
+    shipped = [path for line in examples for path in re.findall(r"configs/[\w./-]+", line)]
+    assert shipped and [path for path in shipped if not (ROOT / path).is_file()] == []
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -150,6 +151,10 @@ class RetrievalData(LightningDataModule):
         """How many devices there are and which this is; one where there is no trainer."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
+    def _batches_taken(self) -> float:
+        """Batches of an epoch that the trainer takes; known once it has asked for the loader's length."""
+        return math.inf if self.trainer is None else self.trainer.num_training_batches
+
     def train_dataloader(self) -> DrawLoader:
         """Batches of `RetrievalBatch`, this device's part; its state resumes in the middle of an epoch.
 
@@ -173,7 +178,9 @@ class RetrievalData(LightningDataModule):
             teacher,
             self._scored,
         )
-        self._train_loader = DrawLoader(mixture, collate, self.options.workers, report=device == 0)
+        self._train_loader = DrawLoader(
+            mixture, collate, self.options.workers, report=device == 0, taken=self._batches_taken
+        )
         if self._train_state is not None:
             self._train_loader.load_state_dict(self._train_state)
         return self._train_loader

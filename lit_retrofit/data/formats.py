@@ -221,7 +221,10 @@ def detect(row: Iterable[str], place: str) -> str:
     known = "; ".join(
         f"{name}: {' + '.join(sorted(format.fields[0], reverse=True))}" for name, format in FORMATS.items()
     )
-    raise UserError(f"{place}: no known format has the fields {present:.200}; rename them to one of {known}")
+    raise UserError(
+        f"{place}: no known format has the fields {present:.200}; rename them to one of {known}; or say with "
+        "`fields` which is which, without touching the file (docs/sources.md)"
+    )
 
 
 def _read_corpus(path: Path) -> Mapping[str, Document]:

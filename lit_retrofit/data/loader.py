@@ -27,23 +27,38 @@ class DrawLoader:
     It is no `torch.utils.data.DataLoader`, though one does the work: a trainer would give a DataLoader
     another sampler when it runs on several devices, and this already yields the device's part of each batch.
 
-    Epochs count by themselves, since trainers do not tell. The state is the epoch and the number of
-    batches yielded in it. It is the same on all devices and for any number of workers.
+    Epochs count by themselves, since trainers do not tell. The state is the epoch and position of the
+    batch that comes next. It is the same on all devices and for any number of workers.
 
     The trainer opens an iterator when it begins and, if it resumes between two epochs, a second one. An
     iteration begins with its first batch: one that is never read draws nothing.
+
+    Args:
+        mixture: what is drawn from.
+        collate: makes a batch of its draws.
+        workers: how many processes do it; 0 is none but this one.
+        report: whether to log what is skipped.
+        taken: how many batches of an epoch the trainer takes, where it may be fewer than there are. Asked
+            no sooner than an iteration begins: a trainer counts them once it has the loader.
 
     Attributes:
         skipped: rows that were skipped so far, by reason; of the first device's view, which is everybody's.
     """
 
-    def __init__(self, mixture: Mixture, collate: Collate, workers: int, report: bool = True) -> None:
-        """Takes the mixture, what collates its draws, the number of worker processes, and whether to log."""
+    def __init__(
+        self,
+        mixture: Mixture,
+        collate: Collate,
+        workers: int,
+        report: bool = True,
+        taken: Callable[[], float] | None = None,
+    ) -> None:
         self.mixture = mixture
         self.skipped: Counter[str] = Counter()
         self._batches = _Batches(mixture, collate)
         self._workers = workers
         self._report = report
+        self._taken = taken
         self._skipped_places: set[str] = set()
         self._epoch = 0
         self._position = 0
@@ -54,10 +69,9 @@ class DrawLoader:
         return len(self.mixture)
 
     def __iter__(self) -> Iterator[Any]:
-        # A trainer that knows the length never asks for more: an epoch is over without StopIteration.
-        if not self._goes_on or self._position == len(self):
-            self._epoch += 1
-            self._position = 0
+        if not self._goes_on:
+            self._epoch, self._position = self._epoch + 1, 0
+        self._epoch, self._position = self._next()
         self._goes_on = False
         for made in self._made():
             self._note(made.skips)
@@ -65,6 +79,14 @@ class DrawLoader:
                 raise UserError(made.fault)
             self._position += 1
             yield made.batch
+
+    def _next(self) -> tuple[int, int]:
+        """Epoch and position of the batch that comes next: the beginning of an epoch after another's end.
+
+        A trainer that knows how many it takes never asks for more: an epoch is over without StopIteration.
+        """
+        taken = len(self) if self._taken is None else min(self._taken(), len(self))
+        return (self._epoch, self._position) if self._position < taken else (self._epoch + 1, 0)
 
     def _made(self) -> DataLoader[_Made]:
         keys = [(self._epoch, position) for position in range(self._position, len(self))]
@@ -85,8 +107,13 @@ class DrawLoader:
                     log.warning("%s: %s; skipped, and further such rows too", place, reason)
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, the number of batches already yielded in it, and what they are batches of."""
-        return {"epoch": self._epoch, "position": self._position, "of": self.mixture.identity()}
+        """Epoch and position of the batch that comes next, and what it is a batch of.
+
+        At an epoch's end it is the next epoch's first batch: a run that goes on may take more or fewer
+        batches of an epoch, and does not know where the end was.
+        """
+        epoch, position = self._next()
+        return {"epoch": epoch, "position": position, "of": self.mixture.identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken.

@@ -133,7 +133,7 @@ class ReadSource:
 def read_source(
     source: SourceOptions, *, limit: int, scan: int, seed: int, format: str | None, progress: Progress
 ) -> ReadSource:
-    """Reads a source, part by part; rows that are no valid record are counted.
+    """Reads a source, part by part; rows that are no valid record, and broken lines of JSON, are counted.
 
     Args:
         source: a named one already resolved.
@@ -154,7 +154,9 @@ def read_source(
     bar = progress.add_task(f"Reading {source.label}", total=None)
     for path, part in _parts(source):
         mine = Skips(skip_invalid=True)
-        told, records = stream_records(path, mine, part.format or format, adapter=Adapter(part))
+        told, records = stream_records(
+            path, mine, part.format or format, adapter=Adapter(part), skip_broken=True
+        )
         for read, (_, record) in enumerate(islice(records, scan or None), 1):
             _group(groups, source, record).add(record, limit, rng)
             if not read % 1000:

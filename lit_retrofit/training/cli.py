@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import netrc
 import os
+import shlex
 import shutil
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -28,16 +31,24 @@ from lit_retrofit.training.callbacks import (
     HardestNegatives,
     Interruption,
     LossGuard,
+    ParameterCount,
     Remine,
     StepSeeds,
     TrainingCard,
+    WandbOutcome,
+    WholeStepCheckpoint,
 )
 from lit_retrofit.training.checkpoint_io import AtomicCheckpointIO
 from lit_retrofit.training.code_version import code_version
+from lit_retrofit.training.config_changes import changes
+from lit_retrofit.training.ending import ending
 from lit_retrofit.training.faults import faults_in_one_line
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.metrics_log import csv_logger
+from lit_retrofit.training.near_options import near_options
 from lit_retrofit.training.trainer import RetrofitTrainer
+
+log = logging.getLogger(__name__)
 
 # What a run writes; `--overwrite` removes these and nothing else.
 WRITTEN = (
@@ -55,7 +66,33 @@ WRITTEN = (
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Saves the configuration of training alone: the other commands may share its output folder."""
+    """Saves the configuration of training alone: the other commands may share its output folder.
+
+    Checkpoints hold it too. A run that goes on tells in one line what it has changed since.
+    """
+
+    KEY = "config"
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        return plain
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Puts the configuration into the checkpoint, as plain values."""
+        checkpoint[self.KEY] = self._plain
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Tells what is not as the checkpoint has it; what may not change is refused by then."""
+        if trainer.state.fn != "fit" or not trainer.is_global_zero or self.KEY not in checkpoint:
+            return
+        changed = changes(checkpoint[self.KEY], self._plain)
+        if changed:
+            log.warning("the run goes on with other options than its checkpoint: %s", ", ".join(changed))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes config.yaml."""
@@ -66,12 +103,25 @@ class SaveFitConfig(SaveConfigCallback):
         """Gives W&B, where it is asked for, the whole configuration and the version of the code."""
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-                logger.log_hyperparams({"config": config, "code": code_version()})
+                logger.log_hyperparams({"config": self._plain, "code": code_version()})
 
 
 class RetrofitCLI(LightningCLI):
     """LightningCLI with one output folder per run, its loggers and callbacks, and the model's tokenizer."""
+
+    descriptions: ClassVar[dict[str, str]] = {
+        "fit": "Trains a model. "
+        "Example: lit-retrofit fit --config configs/recipes/quickstart.yaml --output runs/quickstart",
+        "validate": "Measures a configuration, or a checkpoint of it, on its validation data. "
+        "Example: lit-retrofit validate --config runs/mine/config.yaml "
+        "--ckpt_path runs/mine/checkpoints/best.ckpt",
+        "test": "Measures a checkpoint on the data set data.options.test. "
+        "Example: lit-retrofit test --config runs/mine/config.yaml --data.options.test my-beir/ "
+        "--ckpt_path runs/mine/checkpoints/best.ckpt",
+        "predict": "Embeds the texts of data.options.predict and writes embeddings.npy into --output. "
+        "Example: lit-retrofit predict --config runs/mine/config.yaml --data.options.predict texts.jsonl "
+        "--ckpt_path runs/mine/checkpoints/best.ckpt --return_predictions false",
+    }
 
     def __init__(
         self,
@@ -106,6 +156,18 @@ class RetrofitCLI(LightningCLI):
             help="log to Weights & Biases, offline until you `wandb login`",
         )
         parser.add_argument(
+            "--wandb_model",
+            type=bool,
+            default=True,
+            help="give Weights & Biases the best checkpoint, else the last, as an artifact at the end",
+        )
+        parser.add_argument(
+            "--wandb_records",
+            type=int,
+            default=50,
+            help="training records with their hard negatives that Weights & Biases gets as a table",
+        )
+        parser.add_argument(
             "--save_minutes",
             type=float,
             default=10.0,
@@ -113,9 +175,24 @@ class RetrofitCLI(LightningCLI):
         )
         parser.link_arguments("model.tokenizer", "data.tokenize", apply_on="instantiate")
 
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """Lets --help speak of this command, where Lightning's text is of the Trainer's method."""
+        kwargs |= {
+            "description": self.descriptions[subcommand],
+            "usage": f"lit-retrofit {subcommand} [--config FILE ...] [--OPTION VALUE ...]",
+        }
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser._action_groups[-1].title = f"of {subcommand} alone"
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Checks the checkpoint, too: right after this, Lightning reads it as if it were one."""
-        super().parse_arguments(parser, args)
+        words = args if isinstance(args, list) else []
+        own = self._subcommand_parsers.get(words[0]) if words else None
+        with near_options(own or parser, words):
+            super().parse_arguments(parser, args)
         _check_checkpoint(self._options.get("ckpt_path"))
 
     def before_instantiate_classes(self) -> None:
@@ -165,6 +242,13 @@ class RetrofitCLI(LightningCLI):
         if self.subcommand != "fit":
             return callbacks
         callbacks += [TrainingCard(folder), StepSeeds(), LossGuard(folder)]
+        if trainer["enable_model_summary"] is None and not any(isinstance(c, ModelSummary) for c in given):
+            callbacks.append(ParameterCount())
+            trainer["enable_model_summary"] = False  # Lightning would say that it makes no other
+        if self._options["wandb"]:
+            callbacks.append(
+                WandbOutcome(folder, self._options["wandb_model"], self._options["wandb_records"])
+            )
         if trainer["logger"]:
             callbacks.append(LearningRateMonitor("step"))
         own = any(isinstance(callback, ModelCheckpoint) for callback in given)
@@ -177,7 +261,9 @@ class RetrofitCLI(LightningCLI):
         """The run's last state, and its best by the validation measure where there is validation data."""
 
         def checkpoint(filename: str, **when: Any) -> ModelCheckpoint:
-            return ModelCheckpoint(dirpath=folder, filename=filename, enable_version_counter=False, **when)
+            return WholeStepCheckpoint(
+                dirpath=folder, filename=filename, enable_version_counter=False, **when
+            )
 
         every = timedelta(minutes=self._options["save_minutes"])
         last = [checkpoint("last"), checkpoint("last", train_time_interval=every)]
@@ -185,6 +271,12 @@ class RetrofitCLI(LightningCLI):
         if data.validation is None and data.validation_share == 0:
             return last
         return [*last, checkpoint("best", monitor=MONITOR, mode="max")]
+
+    def after_fit(self) -> None:
+        """Tells what the run has come to."""
+        trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.trainer.is_global_zero and not trial:
+            print("\n".join(ending(self.trainer, self._options["output"])), flush=True)
 
 
 def _of_this_trial(output: Path) -> Path:
@@ -218,10 +310,23 @@ def _loggers(options: Any) -> list[Logger]:
     folder = options["output"]
     loggers: list[Logger] = [csv_logger(folder, options.get("ckpt_path"))]
     if options["wandb"]:
-        loggers.append(
-            WandbLogger(project="lit-retrofit", save_dir=folder, offline=not _logged_in_to_wandb())
-        )
+        loggers.append(_wandb_logger(folder))
     return loggers
+
+
+def _wandb_logger(folder: Path) -> WandbLogger:
+    """Offline it says nothing: what it knows to say is in the lines that `fit` ends with."""
+    from wandb import Settings  # slow to import
+
+    folder.mkdir(parents=True, exist_ok=True)  # or W&B warns that it can look for no repository there
+    offline = not _logged_in_to_wandb()
+    logger = WandbLogger(
+        project="lit-retrofit", save_dir=folder, offline=offline, settings=Settings(silent=offline)
+    )
+    logger._wandb_init.pop(
+        "anonymous", None
+    )  # Lightning always gives it, and W&B warns that it has no effect
+    return logger
 
 
 def _logged_in_to_wandb() -> bool:
@@ -236,22 +341,27 @@ def _logged_in_to_wandb() -> bool:
 
 
 def prepare_output(folder: Path, overwrite: bool) -> None:
-    """Makes sure that a run does not mix with an earlier one.
+    """Makes sure that a run does not mix with an earlier one. Other files may be there.
 
     Raises:
-        UserError: the folder holds a run (or something else) and `overwrite` is off.
+        UserError: the folder holds a run and `overwrite` is off.
     """
     if folder.is_file():
         raise UserError(f"{folder}: is a file; give a folder with --output")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not overwrite:
-            raise UserError(
-                f"{folder}: already there and not empty; give another --output, go on from it with "
-                f"--ckpt_path {folder}/checkpoints/last.ckpt, or replace it with --overwrite"
-            )
+    if overwrite:
         for name in WRITTEN:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    # W&B's logger begins first: after a mistake that ends the run before its data is read it is all there is.
+    found = next((name for name in WRITTEN if name != "wandb" and (folder / name).exists()), None)
+    if found is not None:
+        last = folder / "checkpoints" / "last.ckpt"
+        go_on = f"go on from it with --ckpt_path {shlex.quote(str(last))}, " if last.exists() else ""
+        raise UserError(
+            f"{folder}: already holds a run ({found}); give another --output, {go_on}or replace it with "
+            "--overwrite"
+        )
 
 
 def run(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed import DistError
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.model.device import is_out_of_memory
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _RESUME = "then go on with --ckpt_path from the run's checkpoints/last.ckpt"
@@ -21,8 +22,8 @@ def faults_in_one_line() -> Iterator[None]:
     """Turns known faults into a `UserError`; leaves everything else as it is.
 
     Raises:
-        UserError: a data worker or another rank has died, the disk is full, or Lightning refuses the
-            options.
+        UserError: a data worker or another rank has died, disk or memory are full, or Lightning refuses
+            the options.
         KeyboardInterrupt: where Lightning made an exit of it.
     """
     try:
@@ -48,6 +49,11 @@ def _told(error: Exception) -> str | None:
         return "sharded training does not go with this trainer.precision; set bf16-mixed or 32-true"
     if isinstance(error, OSError) and error.errno in _FULL:
         return f"{error.filename or 'a file'}: cannot be written ({error.strerror}); free space, {_RESUME}"
+    if is_out_of_memory(error):
+        return (
+            f"memory ran out ({text[:150]}); lower model.graph_memory, data.options.token_budget or "
+            "data.sampling.batch_size"
+        )
     if text.startswith("DataLoader worker"):
         return f"a data worker died ({text}); most often the machine's memory ran out: free some, {_RESUME}"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

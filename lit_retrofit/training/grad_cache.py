@@ -138,6 +138,11 @@ class CachedEmbeddings:
         lost = (step.micro_batch for step in self._pending if step.embeddings is None)
         return sum(micro_batch.input_ids.numel() for micro_batch in lost)
 
+    @property
+    def may_release(self) -> bool:
+        """Whether running out of memory is still answered by `release`: on trial, with graphs kept."""
+        return self._budget.on_trial and any(step.embeddings is not None for step in self._pending)
+
     def release(self) -> None:
         """Lets go of all that is kept after memory ran out, and lowers the budget for all steps to come."""
         self._budget.lower(self.kept_bytes)
@@ -257,7 +262,7 @@ class CachedEmbeddings:
         before_last: Callable[[], None] | None,
     ) -> bool:
         """False if memory ran out: gradients are then as they were."""
-        trial = self._budget.on_trial and any(step.embeddings is not None for step in self._pending)
+        trial = self.may_release
         before = [None if p.grad is None else p.grad.clone() for p in self._parameters] if trial else []
         synchronising = False
         try:

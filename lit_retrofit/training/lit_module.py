@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from lit_retrofit.data.batching import RetrievalBatch, Role, TokenBatch
 from lit_retrofit.errors import UserError
@@ -22,10 +23,17 @@ from lit_retrofit.training.callbacks import RetrievalValidation, StepMonitor
 from lit_retrofit.training.faults import check_same_encoder
 from lit_retrofit.training.grad_cache import CachedEmbeddings
 from lit_retrofit.training.graph_budget import GraphBudget
-from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
-from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
+from lit_retrofit.training.objective import Objective, ObjectiveOptions, ObjectiveOutput, StepEmbeddings
+from lit_retrofit.training.optimizer import (
+    OptimizerOptions,
+    apply_options,
+    build_optimizer,
+    build_schedule,
+    check_options,
+)
 from lit_retrofit.training.sharded_strategy import ShardedStrategy
 from lit_retrofit.training.sharding import clip_by_norm
+from lit_retrofit.training.step_loss import StepLoss
 from lit_retrofit.training.strategy import NAME as STRATEGY
 from lit_retrofit.training.strategy import OneSyncStrategy
 
@@ -82,6 +90,7 @@ class Retriever(LightningModule):
         self.graph_budget = GraphBudget(graph_memory)
         self.strict_loading = False  # checkpoints hold the trained weights only
         self._cached: CachedEmbeddings | None = None
+        self._loss: StepLoss | None = None
         self.step_embeddings: StepEmbeddings | None = None
 
     @staticmethod
@@ -126,6 +135,12 @@ class Retriever(LightningModule):
         """Retrieval measures on the validation and test sets, and the step's figures."""
         return [RetrievalValidation(), StepMonitor()]
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of what `training_step` logs."""
+        of_loss = (f"train/{name}" for name in self.objective.figures)
+        return ("train/loss", "train/recomputed_share", *of_loss)
+
     def training_step(self, batch: RetrievalBatch, batch_index: int) -> Tensor:
         """The loss over all of the step's queries and documents; `backward` does the rest."""
         cached = CachedEmbeddings(
@@ -138,17 +153,21 @@ class Retriever(LightningModule):
             {role: part.cheap for role, part in self._by_role.items() if part.cheap is not None},
             self._frozen,
         )
-        compared = _compared(cached.leaf, batch)
-        output = self.objective(compared)
-        self._cached = cached
+        loss = StepLoss(cached, lambda: self._judge(cached.leaf, batch), self.objective.parameters())
+        self._cached, self._loss = cached, loss
+        size = len(batch.positives)
+        self.log("train/loss", loss.value.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": value for name, value in loss.figures.items()}, batch_size=size)
+        self.log("train/recomputed_share", cached.recomputed_tokens / batch.padded_tokens, batch_size=size)
+        return loss.value
+
+    def _judge(self, embeddings: Tensor, batch: RetrievalBatch) -> ObjectiveOutput:
+        """The loss of a step's embeddings, which callbacks may then look at."""
+        compared = _compared(embeddings, batch)
         self.step_embeddings = replace(
             compared, queries=compared.queries.detach(), documents=compared.documents.detach()
         )
-        size = len(batch.positives)
-        self.log("train/loss", output.loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{name}": value for name, value in output.figures.items()}, batch_size=size)
-        self.log("train/recomputed_share", cached.recomputed_tokens / batch.padded_tokens, batch_size=size)
-        return output.loss
+        return self.objective(compared)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradient of the loss into the embeddings, then from there through the encoder.
@@ -157,14 +176,15 @@ class Retriever(LightningModule):
         reach the weights through the cached gradient.
         """
         loss.backward()
-        if self._cached is None:
+        if self._cached is None or self._loss is None:
             raise RuntimeError("backward without a training_step")
+        self._loss.backward()
         strategy = self.trainer.strategy
         self._cached.backward(
             context=self.trainer.precision_plugin.train_step_context,
             before_last=strategy.before_last_backward if isinstance(strategy, ShardedStrategy) else None,
         )
-        self._cached = None
+        self._cached = self._loss = None
 
     def configure_gradient_clipping(
         self,
@@ -207,6 +227,11 @@ class Retriever(LightningModule):
             raise UserError("the run has no end; set --trainer.max_epochs or --trainer.max_steps")
         schedule = build_schedule(optimizer, self.optimizer_options, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """What the configuration says of rate and decay holds, whatever a checkpoint brought."""
+        (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        apply_options(optimizer, cast(LambdaLR, schedule.scheduler), self.optimizer_options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained weights only, and the options that rebuild the encoders around them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_retrofit.errors import UserError
@@ -47,10 +47,14 @@ def check_options(options: OptimizerOptions) -> None:
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
     """Two groups of trainable parameters: matrices, decayed, and vectors and scalars, not decayed."""
     trainable = [p for p in parameters if p.requires_grad]
-    matrices = [p for p in trainable if p.ndim >= 2]
-    others = [p for p in trainable if p.ndim < 2]
+    matrices = [p for p in trainable if _decays(p)]
+    others = [p for p in trainable if not _decays(p)]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _decays(parameter: nn.Parameter) -> bool:
+    return parameter.ndim >= 2
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions) -> AdamW:
@@ -64,3 +68,17 @@ def build_schedule(optimizer: AdamW, options: OptimizerOptions, steps: int) -> L
 
     name = "constant_with_warmup" if options.schedule == "constant" else options.schedule
     return get_scheduler(name, optimizer, round(options.warmup * steps), steps)
+
+
+def apply_options(optimizer: Optimizer, schedule: LambdaLR, options: OptimizerOptions) -> None:
+    """Gives an optimizer and its schedule their rate and decay, wherever in the run they are.
+
+    Torch's `load_state_dict` brings those of the checkpoint along with the moments and the number of steps.
+    With the options that both were built with, this changes nothing.
+    """
+    schedule.base_lrs = [options.learning_rate] * len(optimizer.param_groups)
+    rates = [schedule.base_lrs[0] * factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        decay = options.weight_decay if _decays(group["params"][0]) else 0.0
+        group.update(lr=rate, initial_lr=options.learning_rate, weight_decay=decay)
+    schedule._last_lr = rates

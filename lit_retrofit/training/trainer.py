@@ -9,8 +9,9 @@ from lightning import Trainer
 
 
 class RetrofitTrainer(Trainer):
-    """Reads a whole number as a count of batches, and only others as a share of the data.
+    """The trainer: devices, precision, how long to train, when to validate, callbacks.
 
+    It reads a whole number as a count of batches, and only others as a share of the data.
     jsonargparse tries the members of a union in their order. Lightning writes ``Optional[Union[int,
     float]]``, and `typing` keeps one object for equal unions, with the order of whoever wrote them first:
     where sentence-transformers, for one, was imported before Lightning, ``float`` comes first, and 1

@@ -284,6 +284,7 @@ def test_unknown_fields_and_unknown_format(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", {"question": "q", "answer": "a"})
     message = fault(path)
     assert "a.jsonl:1: no known format has the fields question, answer" in message
+    assert "say with `fields` which is which" in message and "docs/sources.md" in message
     assert "pairs: query + positive" in message
     assert "use one of pairs, triplets, flagembedding, tevatron, retrofit, beir" in fault(path, format="pair")
     assert "corpus.jsonl and qrels" in fault(path, format="beir")

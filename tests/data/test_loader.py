@@ -81,6 +81,36 @@ def test_killed_anywhere_every_record_of_an_epoch_is_seen_once(sizes, batch_size
         assert seen[:length] != seen[length:]
 
 
+@pytest.mark.parametrize("of_checkpoint", [1, 3, 5])
+@pytest.mark.parametrize("afterwards", [2, 3, 5])
+def test_an_epoch_ends_where_the_trainer_ends_it(of_checkpoint: int, afterwards: int) -> None:
+    """Five batches, of which the trainer takes fewer; a run that goes on may take another number."""
+
+    def make(taken: int) -> DrawLoader:
+        mixture = Mixture([held("a", 10)], SamplingOptions(2))
+        return DrawLoader(mixture, record_ids, 0, taken=lambda: taken)
+
+    epochs = make(5)
+    first, second = list(epochs), list(epochs)
+    source = make(of_checkpoint)
+    assert list(islice(iter(source), of_checkpoint)) == first[:of_checkpoint]
+    resumed = make(afterwards)
+    resumed.load_state_dict(source.state_dict())
+    assert list(islice(iter(resumed), afterwards)) == second[:afterwards]
+
+
+def test_a_position_beyond_the_epochs_end_is_the_next_epoch() -> None:
+    """Of a run that goes on with fewer batches than it had taken already."""
+    source = loader({"a": 10}, SamplingOptions(2))
+    first, second = list(source), list(source)
+    assert first != second
+    source = loader({"a": 10}, SamplingOptions(2))
+    list(islice(iter(source), 3))
+    fewer = DrawLoader(source.mixture, record_ids, 0, taken=lambda: 2)
+    fewer.load_state_dict(source.state_dict())
+    assert next(iter(fewer)) == second[0]
+
+
 @pytest.mark.slow
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=2),

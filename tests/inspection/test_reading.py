@@ -80,6 +80,15 @@ def test_groups_limits_and_broken_rows(tmp_path) -> None:
     assert read(path, scan=20).complete  # two more rows, and none of them a record
 
 
+def test_broken_lines_are_counted_with_their_place(tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"query": "q"\n{"query": "q", "positive": "p"}\n[1]\n{"query": "\xff"}\n')
+    found = read(path)
+    assert found.skipped == {"not a JSON object": 2, "not UTF-8": 1}
+    assert found.examples[0] == f"{path}:1: not a JSON object"
+    assert sum(group.tally.records for group in found.groups) == 1
+
+
 def test_many_values_of_source_are_folded(tmp_path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"query": f"q{i}", "positive": "p", "source": f"s{i}"} for i in range(50)]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_retrofit.cli import main
 from lit_retrofit.errors import UserError
-from lit_retrofit.training.cli import prepare_output
+from lit_retrofit.training.cli import _wandb_logger, prepare_output
+from lit_retrofit.training.ending import ending
+from lit_retrofit.training.metrics_log import csv_logger
 
 
 @pytest.fixture
@@ -63,6 +68,53 @@ def test_overwriting_removes_what_a_run_writes_and_nothing_else(tmp_path) -> Non
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
     prepare_output(tmp_path, True)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "mined"}
+
+
+def test_a_checkpoint_to_go_on_from_is_named_only_where_there_is_one(tmp_path) -> None:
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "config.yaml").write_text("x")
+    with pytest.raises(UserError, match=r"already holds a run \(config.yaml\)") as raised:
+        prepare_output(run, False)
+    assert "--ckpt_path" not in str(raised.value)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").write_text("x")
+    with pytest.raises(UserError) as raised:
+        prepare_output(run, False)
+    assert f"--ckpt_path '{run}/checkpoints/last.ckpt'" in str(raised.value)
+
+
+def test_a_run_that_failed_before_it_began_is_not_in_the_way(fit, tmp_path, capsys) -> None:
+    (tmp_path / "run" / "wandb").mkdir(parents=True)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert fit() == 0
+    said = capsys.readouterr().out
+    assert f"trained 2 steps; the run is in {tmp_path / 'run'}" in said
+    assert f"lit-retrofit evaluate {tmp_path / 'run'} --data DATA" in said
+    assert f"lit-retrofit export {tmp_path / 'run'} --output {tmp_path / 'run' / 'export'}" in said
+    assert "FLOPs" not in said and "of them trained" in said
+
+
+def test_the_end_names_the_best_checkpoint_and_quotes_folders(tmp_path) -> None:
+    best = ModelCheckpoint(monitor="val/nDCG@10")
+    best.best_model_path, best.best_model_score = "best.ckpt", torch.tensor(0.5)
+    trainer = SimpleNamespace(global_step=3, checkpoint_callbacks=[ModelCheckpoint(), best], loggers=[])
+    folder = tmp_path / "my run"
+    assert ending(trainer, folder)[1:] == ["best checkpoint: best.ckpt (val/nDCG@10 0.5000)"]
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").write_text("x")
+    assert f"  lit-retrofit export '{folder}' --output '{folder}/export'" in ending(trainer, folder)
+
+
+def test_wandb_is_told_nothing_that_it_warns_about(tmp_path, monkeypatch) -> None:
+    for key, silent in ((None, True), ("key", False)):
+        monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+        monkeypatch.delenv("WANDB_API_KEY", raising=False)
+        if key:
+            monkeypatch.setenv("WANDB_API_KEY", key)
+        given = _wandb_logger(tmp_path / "run")._wandb_init
+        assert given["settings"].silent == silent  # online, W&B says where the run is
+        assert "anonymous" not in given and (tmp_path / "run").is_dir()
 
 
 def test_an_empty_or_missing_folder_is_fine(tmp_path) -> None:
@@ -163,6 +215,27 @@ def test_resuming_in_the_same_folder_keeps_the_log(fit, tmp_path) -> None:
     assert json.loads((tmp_path / "run" / "training.json").read_text())["steps"] == 5
 
 
+def test_lines_of_the_log_that_a_kill_has_cut_are_left_out(tmp_path) -> None:
+    torch.save({"global_step": 40}, tmp_path / "last.ckpt")
+    rows = ["loss,other,step", "0.5,,0", "0.4,1", "0.25,2,13", "0.3,,2x", "0.2,3,50", "0.1,,1,0.1,,2", ""]
+    for cut in ("", "0.7,,3"):  # of step 37, perhaps
+        (tmp_path / "metrics.csv").write_text("\n".join(rows) + cut)
+        logger = csv_logger(tmp_path, str(tmp_path / "last.ckpt"))
+        logger.log_metrics({"loss": 0.125}, 40)
+        logger.save()
+        with (tmp_path / "metrics.csv").open() as file:
+            found = [(line["loss"], line["other"], line["step"]) for line in csv.DictReader(file)]
+        assert found == [("0.5", "", "0"), ("0.25", "2", "13"), ("0.125", "", "40")]
+
+
+def test_an_unknown_option_of_a_config_is_told_with_its_file(fit, tmp_path, capsys) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("model:\n  objective:\n    temperatur: 0.1\n")
+    assert fit("--config", str(config)) == 2
+    said = capsys.readouterr().err
+    assert f"{config}: no such option: 'model.objective.temperatur'; did you mean" in said
+
+
 def test_a_missing_checkpoint_to_go_on_from(fit, tmp_path, capsys) -> None:
     assert fit("--ckpt_path", str(tmp_path / "none.ckpt")) == 2
     assert "none.ckpt" in capsys.readouterr().err
@@ -175,6 +248,8 @@ def test_help_and_the_whole_config(command: str, capsys) -> None:
             main([command, flag])
         assert ended.value.code in (0, None)
     shown = capsys.readouterr().out
+    assert f"Example: lit-retrofit {command} --config" in " ".join(shown.split())
+    assert f"of {command} alone:" in shown and "full optimization routine" not in shown
     assert "temperature: 0.02" in shown and "batch_size" in shown
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed import DistBackendError
 
@@ -23,6 +24,8 @@ lit_retrofit.errors.UserError: train.jsonl:3: field 'query' is empty; fill it
     (RuntimeError("[/pytorch/third_party/gloo/pair.cc:553] Connection closed by peer"), "another process"),
     (DistBackendError("NCCL communicator was aborted"), "another process"),
     (OSError(errno.ENOSPC, "No space left on device", "metrics.csv"), "metrics.csv: cannot be written"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "lower model.graph_memory"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n 2 GiB"), "memory ran out"),
     (MisconfigurationException("You restored\n a checkpoint"), "^You restored a checkpoint$"),
     (UserError(WORKERS_ERROR), "^train.jsonl:3: field 'query' is empty; fill it$"),
 ])  # fmt: skip

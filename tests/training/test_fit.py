@@ -209,6 +209,21 @@ def test_a_resumed_run_ends_with_the_same_weights(fit, first, then, workers: str
     assert any(not torch.equal(whole[name], w) for name, w in weights(stopped).items())
 
 
+@pytest.mark.parametrize("limit", ["2", "0.7"])
+def test_a_run_on_a_part_of_each_epoch_goes_on_with_the_next(fit, limit: str) -> None:
+    """Two of the three batches of an epoch: the loader's own end is never reached."""
+    options = (*CONSTANT, "--trainer.limit_train_batches", limit)
+    _, whole = fit(*options, name="whole")
+    _, stopped = fit(*options, "--trainer.max_epochs", "1", name="stopped")
+    last = str(stopped / "checkpoints" / "last.ckpt")
+    status, resumed = fit(*options, "--ckpt_path", last, name="resumed")
+    assert status == 0
+    losses = column(whole, "train/loss")
+    assert len(losses) == 2 * 2
+    assert column(stopped, "train/loss") == losses[:2] and column(resumed, "train/loss") == losses[2:]
+    assert_same_weights(weights(whole), weights(resumed))
+
+
 CONSTANT = (
     "--model.optimizer.schedule", "constant", "--model.optimizer.warmup", "0",
     "--model.encoder.dropout", "0", "--model.encoder.lora.dropout", "0",
@@ -432,6 +447,42 @@ def test_the_temperature_is_learnt(bert_folder, files) -> None:
     fixed, recorder = train(bert_folder, files, 150)
     assert "objective.log_scale" not in recorder.gradients[0]
     assert fixed.objective.temperature == pytest.approx(0.1)
+
+
+class OutOfMemory(Callback):
+    """Memory runs out in the loss of a batch, or once its gradient has reached the embeddings."""
+
+    def __init__(self, where: str, batch: int) -> None:
+        self.where, self.batch = where, batch
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        if self.where == "loss" and batch_idx == self.batch:
+            module.objective.register_forward_pre_hook(self._fail)
+
+    def on_before_backward(self, trainer, module, loss) -> None:
+        if self.where == "backward" and trainer.fit_loop.epoch_loop.batch_idx == self.batch:
+            module._cached.leaf.register_hook(self._fail)
+
+    def _fail(self, *_):
+        if self.batch >= 0:
+            self.batch = -1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("where", ["loss", "backward"])
+def test_memory_that_runs_out_in_the_loss_lets_graphs_go(bert_folder, files, caplog, where: str) -> None:
+    """In the second of two accumulated batches, with a learnt temperature."""
+    options = {"learn_temperature": True, "accumulate_grad_batches": 2}
+    expected, calm = train(bert_folder, files, **options)
+    assert "out of memory" not in caplog.text
+    module, recorder = train(bert_folder, files, **options, callbacks=[OutOfMemory(where, 1)])
+    assert caplog.text.count("out of memory") == 1
+    for found, wanted in zip(recorder.gradients, calm.gradients, strict=True):
+        assert found.keys() == wanted.keys() and "objective.log_scale" in found
+        assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
+    assert_same_weights(module.state_dict(), expected.state_dict())
+    with pytest.raises(torch.OutOfMemoryError):
+        train(bert_folder, files, graph_memory=0, callbacks=[OutOfMemory(where, 1)])
 
 
 def test_every_trained_weight_gets_a_gradient(bert_folder, files) -> None:

@@ -71,6 +71,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms() -> None:
         assert single.loss.item() == pytest.approx(term.weight * single.figures[name].item(), rel=1e-12)
         found[name], total = single.figures[name], total + single.loss
     assert_close(output.loss, total)
+    assert set(whole.figures) == output.figures.keys()
     for name, value in found.items():
         assert value > 0
         assert_close(output.figures[name], value)

@@ -13,7 +13,13 @@ from lit_retrofit.model.encoder import EncoderOptions
 from lit_retrofit.model.lora import LoraOptions
 from lit_retrofit.training.lit_module import Retriever
 from lit_retrofit.training.objective import ObjectiveOptions
-from lit_retrofit.training.optimizer import OptimizerOptions, build_optimizer, build_schedule, check_options
+from lit_retrofit.training.optimizer import (
+    OptimizerOptions,
+    apply_options,
+    build_optimizer,
+    build_schedule,
+    check_options,
+)
 
 
 @pytest.mark.parametrize("lora", [None, LoraOptions(r=2)], ids=["full", "lora"])
@@ -76,3 +82,37 @@ def test_values_that_cannot_be_meant(field: str, value: float) -> None:
     with pytest.raises(UserError, match=field):
         check_options(OptimizerOptions(**{field: value}))
     check_options(OptimizerOptions())
+
+
+def stepped(options: OptimizerOptions, steps: int, weights: list[nn.Parameter]):
+    """An optimizer and its schedule of ten steps after some of them."""
+    optimizer = build_optimizer(weights, options)
+    schedule = build_schedule(optimizer, options, 10)
+    for _ in range(steps):
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        schedule.step()
+    return optimizer, schedule
+
+
+@pytest.mark.parametrize("options", [
+    OptimizerOptions(0.1, 0.2), OptimizerOptions(0.003, 0.2), OptimizerOptions(0.1, 0.7, 0.5, "cosine"),
+])  # fmt: skip
+def test_a_checkpoints_rate_and_decay_give_way_to_the_options(options: OptimizerOptions) -> None:
+    """Afterwards they are those of an optimizer that has taken as many steps with the options."""
+    weights = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))]
+    saved, saved_schedule = stepped(OptimizerOptions(0.1, 0.2), 4, weights)
+    found, schedule = stepped(options, 0, weights)
+    found.load_state_dict(saved.state_dict())
+    schedule.load_state_dict(saved_schedule.state_dict())
+    apply_options(found, schedule, options)
+    expected, expected_schedule = stepped(options, 4, weights)
+    assert schedule.get_last_lr() == expected_schedule.get_last_lr()
+    for _ in range(3):
+        for group, wanted in zip(found.param_groups, expected.param_groups, strict=True):
+            assert {k: v for k, v in group.items() if k != "params"} == {
+                k: v for k, v in wanted.items() if k != "params"
+            }
+        found.step(), schedule.step(), expected.step(), expected_schedule.step()
+    assert all(torch.equal(found.state[w]["step"], torch.tensor(7.0)) for w in weights)

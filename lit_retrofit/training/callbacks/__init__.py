@@ -7,10 +7,13 @@ from lit_retrofit.training.callbacks.embeddings import EmbeddingWriter
 from lit_retrofit.training.callbacks.hardest import HardestNegatives
 from lit_retrofit.training.callbacks.interruption import Interruption
 from lit_retrofit.training.callbacks.loss_guard import LossGuard
+from lit_retrofit.training.callbacks.parameter_count import ParameterCount
 from lit_retrofit.training.callbacks.remine import Remine
 from lit_retrofit.training.callbacks.step_monitor import StepMonitor
 from lit_retrofit.training.callbacks.step_seeds import StepSeeds
 from lit_retrofit.training.callbacks.validation import MONITOR, RetrievalValidation
+from lit_retrofit.training.callbacks.wandb_outcome import WandbOutcome
+from lit_retrofit.training.callbacks.whole_steps import WholeStepCheckpoint
 
 __all__ = [
     "MONITOR",
@@ -20,9 +23,12 @@ __all__ = [
     "HardestNegatives",
     "Interruption",
     "LossGuard",
+    "ParameterCount",
     "Remine",
     "RetrievalValidation",
     "StepMonitor",
     "StepSeeds",
     "TrainingCard",
+    "WandbOutcome",
+    "WholeStepCheckpoint",
 ]

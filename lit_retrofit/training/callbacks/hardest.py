@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from retrofit_kernels import NeighbourOptions
 from torch import Tensor
 
 from lit_retrofit.data.batching import RetrievalBatch
 from lit_retrofit.errors import UserError
 from lit_retrofit.retrieval.search import search
+from lit_retrofit.training.callbacks.wandb_tables import log_rows
+from lit_retrofit.training.callbacks.whole_steps import ended_a_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,13 @@ class HardestNegatives(Callback):
         self.queries = queries
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that goes on keeps the lines before its checkpoint."""
+        """A run that goes on keeps the lines before its checkpoint, but for what a kill has cut short."""
         path = Path(trainer.default_root_dir) / self.FILE
         if trainer.is_global_zero and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] < trainer.global_step]
-            path.write_text("".join(kept), encoding="utf-8")
+            # As bytes: texts may hold what `str.splitlines` takes for a line's end, and half characters.
+            lines = path.read_bytes().split(b"\n")
+            kept = [line + b"\n" for line in lines if _step_of(line) < trainer.global_step]
+            path.write_bytes(b"".join(kept))
 
     def on_train_batch_end(
         self,
@@ -81,9 +84,9 @@ class HardestNegatives(Callback):
         batch_idx: int,
     ) -> None:
         """Looks, if it is time: at the first step and then every ``every_n_steps``."""
-        ended_a_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         step = trainer.global_step - 1
-        if not trainer.is_global_zero or not ended_a_step or step % self.every_n_steps:
+        looks = trainer.is_global_zero and ended_a_step(trainer, batch_idx)
+        if not looks or step % self.every_n_steps:
             return
         held: Any = pl_module.step_embeddings
         # With several ranks the others' documents may follow; their texts are not here.
@@ -93,12 +96,7 @@ class HardestNegatives(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in found)
-        columns = list(HardNegative.__dataclass_fields__)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and found:
-                logger.log_table(
-                    "train/hardest_negatives", columns, [list(asdict(item).values()) for item in found]
-                )
+        log_rows(trainer, "train/hardest_negatives", [asdict(item) for item in found])
 
     def _hardest(
         self,
@@ -126,6 +124,14 @@ class HardestNegatives(Callback):
         ]  # fmt: skip
 
 
+def _step_of(line: bytes) -> float:
+    """Of a line of the file; infinite where it is not a whole one."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
 def hardest_negatives(
     queries: Tensor, documents: Tensor, batch: RetrievalBatch, count: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -134,7 +140,7 @@ def hardest_negatives(
     Args:
         queries: (Q, D), normalised.
         documents: (N, D) likewise.
-        batch: which documents answer which query.
+        batch: which documents answer which query, and whose negatives they are.
         count: at most so many queries.
 
     Returns:
@@ -144,7 +150,10 @@ def hardest_negatives(
     queries, documents = queries.float(), documents.float()
     columns = torch.arange(len(documents), device=documents.device)
     # The search pads what it excludes as the batch does, with -1.
-    options = NeighbourOptions(query_ids=batch.known_positives, corpus_ids=columns)
+    options = NeighbourOptions(
+        query_ids=batch.known_positives, corpus_ids=columns,
+        query_groups=batch.query_groups, corpus_groups=batch.document_groups,
+    )  # fmt: skip
     nearest = search(queries, documents, 1, options=options)
     positives = (queries * documents[batch.positives]).sum(dim=1)
     scores, indices = nearest.scores[:, 0], nearest.indices[:, 0]

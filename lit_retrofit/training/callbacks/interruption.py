@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_retrofit.errors import Interrupted
+from lit_retrofit.training.callbacks.whole_steps import ended_a_step
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,9 +20,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption(Checkpoint):
     """Saves ``checkpoints/last.ckpt`` and ends the run after the step (or the validation) that a signal hit.
 
-    A signal during the step itself is only noted, so that no half-made update is ever saved. With several
-    ranks all stop after the same step, whichever of them got the signal. A second signal ends the process
-    at once, and what was saved before stays valid.
+    A signal during the step itself, any of its accumulated batches, is only noted, so that no half-made
+    update is ever saved. With several ranks all stop after the same step, whichever of them got the signal.
+    A second signal ends the process at once, and what was saved before stays valid.
 
     It is one of Lightning's checkpoint callbacks because these run last: the step is in the logs by then,
     and what other callbacks save is saved.
@@ -52,8 +54,8 @@ class Interruption(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops here if a signal came."""
-        if self._told(trainer):
+        """Stops here if a signal came and the batch ended an optimizer step."""
+        if ended_a_step(trainer, batch_idx) and self._told(trainer):
             # The Trainer itself would log the step only after this hook.
             for logger in trainer.loggers:
                 figures = {name: float(value) for name, value in trainer.logged_metrics.items()}
@@ -87,6 +89,14 @@ class Interruption(Checkpoint):
         trainer.save_checkpoint(self.checkpoint)
         message = (
             f"stopped by {signal.Signals(number).name} after step {trainer.global_step}, which is saved; "
-            f"go on with: lit-retrofit fit --config {self.folder}/config.yaml --ckpt_path {self.checkpoint}"
+            f"go on with{self._command()}"
         )
         raise Interrupted(message if trainer.is_global_zero else "", number)
+
+    def _command(self) -> str:
+        """What goes on: a command where the run has saved its configuration, as those of `fit` do."""
+        config = self.folder / "config.yaml"
+        if not config.exists():
+            return f" the same options and --ckpt_path {shlex.quote(str(self.checkpoint))}"
+        words = ["lit-retrofit", "fit", "--config", str(config), "--ckpt_path", str(self.checkpoint)]
+        return f": {shlex.join(words)}"

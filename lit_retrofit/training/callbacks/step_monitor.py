@@ -28,6 +28,11 @@ class StepMonitor(Callback):
     On a GPU the loss and the optimizer step wait for what was launched before, so the times hold there too.
     """
 
+    FIGURES = (
+        "train/queries_per_second", "train/tokens_per_second", "train/padding_share", "train/peak_memory_gb",
+        "train/forward_share", "train/backward_share", "train/data_seconds",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._ended: float | None = None
         self._started = self._loss = self._gradients = 0.0
@@ -95,15 +100,12 @@ def _figures(ranks: Tensor) -> dict[str, float]:
     queries, tokens, padded = ranks[:, :3].sum(dim=0).tolist()
     # NaN, an unknown wait of one rank, makes the longest wait unknown too.
     seconds, forward, backward, waited, memory = ranks[:, 3:].amax(dim=0).tolist()
-    figures = {
-        "train/queries_per_second": queries / seconds,
-        "train/tokens_per_second": tokens / seconds,
-        "train/padding_share": 1 - tokens / padded,
-        "train/peak_memory_gb": memory,
-        "train/forward_share": forward / seconds,
-        "train/backward_share": backward / seconds,
-    }
-    return figures if waited != waited else {**figures, "train/data_seconds": waited}
+    values = (
+        queries / seconds, tokens / seconds, 1 - tokens / padded, memory, forward / seconds,
+        backward / seconds, waited,
+    )  # fmt: skip
+    figures = dict(zip(StepMonitor.FIGURES, values, strict=True))
+    return {name: value for name, value in figures.items() if value == value}
 
 
 def peak_memory(device: torch.device) -> int:

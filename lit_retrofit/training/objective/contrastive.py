@@ -80,6 +80,8 @@ class InfoNCE(nn.Module):
         UserError: an option's value that cannot be.
     """
 
+    FIGURES = ("accuracy", "masked_pairs")
+
     def __init__(self, options: InfoNCEOptions, dimension: int) -> None:
         super().__init__()
         self.options = options

@@ -42,6 +42,8 @@ class Distillation(nn.Module):
         UserError: a temperature that is not above 0.
     """
 
+    FIGURES = ("without_teacher", "unknown_scores")
+
     def __init__(self, options: DistillationOptions) -> None:
         super().__init__()
         for name in ("teacher_temperature", "temperature"):

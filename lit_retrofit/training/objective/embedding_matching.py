@@ -42,6 +42,8 @@ class EmbeddingMatching(nn.Module):
         UserError: a dimension below 1.
     """
 
+    FIGURES = ("without_teacher_embedding",)
+
     def __init__(self, options: EmbeddingMatchingOptions, dimension: int) -> None:
         super().__init__()
         if options.dimension < 1:

@@ -36,6 +36,8 @@ class MarginMSE(nn.Module):
         UserError: the scale is not above 0.
     """
 
+    FIGURES = ("without_teacher", "unknown_scores")
+
     def __init__(self, options: MarginMSEOptions) -> None:
         super().__init__()
         if not options.teacher_scale > 0:

@@ -89,6 +89,12 @@ class Objective(nn.Module):
         self.weights = {name: getattr(options, name).weight for name in terms}
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of what `forward` returns to be logged."""
+        of_terms = (figure for name, term in self.terms.items() for figure in (name, *term.FIGURES))  # type: ignore[misc]
+        return tuple(dict.fromkeys(("temperature", *of_terms)))
+
+    @property
     def temperature(self) -> float:
         """Its present value."""
         return math.exp(-self.log_scale.item())

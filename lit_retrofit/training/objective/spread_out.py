@@ -35,6 +35,8 @@ class SpreadOut(nn.Module):
     embeddings to gather. A text that two processes hold counts as two.
     """
 
+    FIGURES = ()
+
     def __init__(self, options: SpreadOutOptions) -> None:
         super().__init__()
         self.options = options

@@ -31,6 +31,30 @@ class SignalAt(Callback):
                 os.kill(os.getpid(), self.number)
 
 
+class SignalAtBatch(Callback):
+    """Sends this process a signal in the middle of a batch, counted over the epochs from 0."""
+
+    def __init__(self, batch: int, name: str, times: int = 1) -> None:
+        self.batch, self.number, self.times = batch, signal.Signals[name], times
+
+    def on_before_backward(self, trainer, pl_module, loss) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+
+class TimeIsUpAtBatch(Callback):
+    """Lets the time between two checkpoints be over in a batch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            for callback in trainer.checkpoint_callbacks:
+                callback._last_time_checked = float("-inf")
+
+
 class NotANumberAt(Callback):
     """Spoils the loss of a step, or its gradient."""
 

@@ -105,6 +105,45 @@ def test_a_checkpoint_that_cannot_be_gone_on_from(run, tmp_path, capsys) -> None
     assert run(*changed, "--ckpt_path", run.checkpoint(), name="resumed") == 0
 
 
+def rates(run, name: str = "run") -> list[float]:
+    return run.column("lr-AdamW", name) or run.column("lr-AdamW/pg1", name)
+
+
+def test_the_configurations_rate_and_decay_hold_after_a_resume(run, caplog) -> None:
+    """Six steps of nine in the schedule of the run; what was changed is told in one line."""
+    assert run("--trainer.max_epochs", "1", name="first") == 0
+    goes_on = ("--ckpt_path", run.checkpoint("first"))
+    assert run(*goes_on, "--trainer.max_epochs", "3", name="same") == 0
+    (told,) = [line for line in caplog.messages if "other options" in line]
+    assert told.endswith("checkpoint: trainer.max_epochs 1 → 3")
+    caplog.clear()
+    lower = ("--model.optimizer.learning_rate", "0.001", "--model.optimizer.weight_decay", "0.5",
+             "--model.objective.temperature", "0.2")  # fmt: skip
+    assert run(*goes_on, *lower, "--trainer.max_epochs", "3", name="lower") == 0
+    (told,) = [line for line in caplog.messages if "other options" in line]
+    assert told.endswith(
+        "model.objective.temperature 0.1 → 0.2, model.optimizer.learning_rate 0.01 → 0.001, "
+        "model.optimizer.weight_decay 0.01 → 0.5, trainer.max_epochs 1 → 3"
+    )
+    # Linear to zero over nine steps, of which round(0.9) warm up: the fourth to the ninth.
+    expected = [(9 - step) / 8 for step in range(3, 9)]
+    assert rates(run, "same") == pytest.approx([0.01 * share for share in expected])
+    assert rates(run, "lower") == pytest.approx([0.001 * share for share in expected])
+    (group,) = run.content("lower")["optimizer_states"][0]["param_groups"]
+    assert group["weight_decay"] == 0.5
+    caplog.clear()
+    assert run("--trainer.max_epochs", "1", *goes_on, name="again") == 0
+    assert not [line for line in caplog.messages if "other options" in line]
+
+
+def test_what_is_said_to_do_about_a_loss_that_is_no_number(run, injected) -> None:
+    spoiled = injected("NotANumberAt", step=4)
+    assert run("--save_minutes", "0", *spoiled) == 2
+    lower = ("--model.optimizer.learning_rate", "0.0001", "--ckpt_path", run.checkpoint())
+    assert run(*lower, name="lower") == 0
+    assert rates(run, "lower") == pytest.approx([0.0001 * (9 - step) / 8 for step in range(4, 9)])
+
+
 def test_the_last_state_is_saved_as_often_as_asked(run, injected, capsys) -> None:
     assert run(*injected("SignalAt", step=2, name="SIGINT", times=2), "--save_minutes", "0") == 130
     assert run.content()["global_step"] == 1

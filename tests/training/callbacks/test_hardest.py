@@ -15,12 +15,14 @@ from lit_retrofit.training.callbacks.hardest import hardest_negatives
 
 HARDEST = ("--config", "configs/callbacks/hardest_negatives.yaml")
 
+NO_GROUPS = {"query_groups": None, "document_groups": None}
+
 
 def test_against_dense_similarities() -> None:
     torch.manual_seed(0)
     queries, documents = (torch.nn.functional.normalize(torch.randn(n, 4), dim=1) for n in (7, 12))
     known = torch.tensor([[0, -1], [1, 8], [2, -1], [3, 0], [4, -1], [5, -1], [6, -1]])
-    batch = SimpleNamespace(positives=torch.arange(7), known_positives=known)
+    batch = SimpleNamespace(positives=torch.arange(7), known_positives=known, **NO_GROUPS)
     rows, columns, positives, negatives = hardest_negatives(queries, documents, batch, 3)  # type: ignore[arg-type]
     similarity = queries @ documents.T
     found = []
@@ -34,8 +36,52 @@ def test_against_dense_similarities() -> None:
     assert (negatives - positives).tolist() == pytest.approx([gap for gap, _, _ in expected], abs=1e-6)
 
 
+def test_documents_of_another_group_are_no_negatives() -> None:
+    torch.manual_seed(0)
+    queries, documents = (torch.nn.functional.normalize(torch.randn(n, 4), dim=1) for n in (4, 10))
+    groups = torch.tensor([7, 9, 7, 3]), torch.tensor([7, 9, 7, 3, 7, 9, 9, 7, 5, 9])
+    batch = SimpleNamespace(
+        positives=torch.arange(4), known_positives=torch.arange(4)[:, None], query_groups=groups[0],
+        document_groups=groups[1],
+    )  # fmt: skip
+    rows, columns, _, negatives = hardest_negatives(queries, documents, batch, 4)  # type: ignore[arg-type]
+    similarity = (queries @ documents.T).masked_fill(groups[0][:, None] != groups[1], -2.0)
+    similarity[torch.arange(4), torch.arange(4)] = -2.0
+    found = dict(zip(rows.tolist(), zip(columns.tolist(), negatives.tolist(), strict=True), strict=True))
+    assert found.keys() == {0, 1, 2}  # of the last one's group there is only its positive
+    for query, (column, score) in found.items():
+        assert column == int(similarity[query].argmax())
+        assert score == pytest.approx(float(similarity[query].max()), abs=1e-6)
+
+
+def test_a_source_without_in_batch_negatives_shows_its_own(run) -> None:
+    source = f'[{{"path": "{run.folder / "train.jsonl"}", "in_batch_negatives": false}}]'
+    options = (*HARDEST, "--trainer.callbacks.every_n_steps=1", "--trainer.callbacks.queries=10")
+    alone = ("--data.options.train", source, "--trainer.max_steps", "1", "--data.sampling.negatives", "2")
+    assert run(*options, *alone) == 0
+    rows = [json.loads(line) for line in (run.folder / "train.jsonl").read_text().splitlines()]
+    own = {_joined("query: " + row["query"]): {_joined("passage: " + row[f"negative_{i}"]) for i in (1, 2)}
+           for row in rows}  # fmt: skip
+    found = lines(run)
+    assert len(found) == 10
+    assert all(_joined(line["negative"]) in own[_joined(line["query"])] for line in found)
+
+
+def test_lines_that_a_kill_has_cut_are_left_out(tmp_path) -> None:
+    whole = [json.dumps({"step": step, "query": "\u2028 \u00fc"}, ensure_ascii=False) for step in range(4)]
+    cut = ['{"step": 1, "que', "[1]", '{"step": null}', "7"]
+    content = "\n".join([whole[0], *cut, whole[1], whole[3], ""])
+    half_a_character = '{"step": 1, "query": "\u00fc'.encode()[:-1]
+    (tmp_path / "hardest.jsonl").write_bytes(content.encode() + half_a_character)
+    trainer = SimpleNamespace(default_root_dir=str(tmp_path), is_global_zero=True, global_step=3)
+    HardestNegatives().on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert (tmp_path / "hardest.jsonl").read_text(encoding="utf-8") == f"{whole[0]}\n{whole[1]}\n"
+
+
 def test_a_query_without_negatives_is_not_shown() -> None:
-    batch = SimpleNamespace(positives=torch.tensor([0]), known_positives=torch.tensor([[0]]))
+    batch = SimpleNamespace(
+        positives=torch.tensor([0]), known_positives=torch.tensor([[0]]), **NO_GROUPS
+    )  # fmt: skip
     rows, *_ = hardest_negatives(torch.eye(1, 3), torch.eye(1, 3), batch, 3)  # type: ignore[arg-type]
     assert len(rows) == 0
 
@@ -89,6 +135,7 @@ def test_a_table_for_weights_and_biases(tmp_path) -> None:
         query_rows=torch.tensor([0, 1]), document_rows=torch.tensor([2, 3]),
         micro_batches=[SimpleNamespace(rows=torch.arange(4), input_ids=torch.arange(4)[:, None],
                                        attention_mask=torch.ones(4, 1), role=None)],
+        **NO_GROUPS,
     )  # fmt: skip
     backend = SimpleNamespace(decode=lambda ids, skip_special_tokens: f"text {ids[0]}")
     embeddings = SimpleNamespace(queries=torch.eye(2), documents=torch.tensor([[0.6, 0.8], [0.0, 1.0]]))

@@ -1,4 +1,4 @@
-"""Dropout after a resume: TRAPS 16's "weights of the uninterrupted run", with random numbers in the step."""
+"""Dropout after a resume: the weights of the uninterrupted run, with random numbers in the step."""
 
 from __future__ import annotations
 

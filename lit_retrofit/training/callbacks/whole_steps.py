@@ -1,0 +1,42 @@
+"""Where an optimizer step ends, and checkpoints that are taken nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+def ended_a_step(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether this batch of the epoch was the last of an optimizer step.
+
+    The gradients of the batches before it are in no checkpoint: one taken there would lose them. An epoch's
+    last batch ends a step, however many were accumulated.
+    """
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+
+
+class WholeStepCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which lets an optimizer step end before it saves.
+
+    After a validation in the middle of a step, only one that monitors a measure saves: the weights that were
+    measured are what it is for.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's own: what the best was is also taken from a checkpoint that its class has written."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves if it is time, once the step is over."""
+        if ended_a_step(trainer, batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the last state if the step is over, the best in any case."""
+        if self.monitor is not None or ended_a_step(trainer, trainer.fit_loop.epoch_loop.batch_idx):
+            super().on_validation_end(trainer, pl_module)
