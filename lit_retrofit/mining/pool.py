@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lit_retrofit.data.converters import passage_document
 from lit_retrofit.data.corpus import read_by_id
@@ -22,6 +22,18 @@ Scope = Literal["all", "language", "positive", "other"]
 language but the query's."""
 
 
+class Prompts(NamedTuple):
+    """What a record's texts are embedded with.
+
+    Attributes:
+        query: before its query.
+        document: before its positives and negatives.
+    """
+
+    query: str
+    document: str
+
+
 @dataclass(frozen=True, slots=True)
 class PoolQuery:
     """A query text and the documents it must not meet.
@@ -32,12 +44,14 @@ class PoolQuery:
         positives: rows of its labelled positives, over all records with this text, one row per text.
         known: rows that are no negatives whatever they score: these positives, the positives of the
             records' groups, in all the rows whose texts read the same, and a document that is the query.
+        prompts: of it and of the documents it is compared with; None for the model's.
     """
 
     text: str
     language: str | None
     positives: tuple[int, ...]
     known: tuple[int, ...]
+    prompts: Prompts | None = None
 
     @property
     def id(self) -> str:
@@ -52,7 +66,7 @@ class Pool:
     Attributes:
         documents: one per text (per text and language where the scope asks for it), in the order of
             their ids, so that equal scores are settled by id. "Row" means a position in it.
-        queries: one per text (and language), in alphabetical order.
+        queries: one per text (and language, and prompts), in alphabetical order.
         record_queries: for each record the position of its query.
         text_rows: for each text its first row.
         merged: ids left out because another one names the same text.
@@ -65,6 +79,14 @@ class Pool:
     text_rows: Mapping[str, int]
     merged: int
     scope: Scope
+
+    def by_document_prompt(self) -> Iterator[tuple[list[int], Pool]]:
+        """For each prompt of documents the positions of its queries, and a pool of these alone."""
+        positions: dict[str | None, list[int]] = defaultdict(list)
+        for at, query in enumerate(self.queries):
+            positions[query.prompts and query.prompts.document].append(at)
+        for found in positions.values():
+            yield found, replace(self, queries=tuple(self.queries[at] for at in found), record_queries=())
 
 
 def read_corpus(path: Path, *, skip_invalid: bool = False) -> tuple[list[Document], int]:
@@ -88,13 +110,19 @@ def _corpus_document(row: Row) -> Document:
     return replace(document, language=nested or document.language)
 
 
-def build_pool(records: Sequence[Record], corpus: Iterable[Document] = (), scope: Scope = "all") -> Pool:
+def build_pool(
+    records: Sequence[Record],
+    corpus: Iterable[Document] = (),
+    scope: Scope = "all",
+    prompts: Sequence[Prompts] | None = None,
+) -> Pool:
     """Gathers the corpus (the records' positives and negatives, and a separate one) and the queries.
 
     Args:
         records: what negatives are wanted for.
         corpus: further documents.
         scope: see `Scope`.
+        prompts: of each record; by default all have the model's.
 
     Raises:
         UserError: an id has two texts, or the scope needs the language of a query or document that has
@@ -105,13 +133,18 @@ def build_pool(records: Sequence[Record], corpus: Iterable[Document] = (), scope
     for row, document in enumerate(documents):
         text_rows[document.text].append(row)
     positives, known = _known_rows(records, documents, text_rows)
-    keys = [(record.query, _candidate_language(record, scope)) for record in records]
-    order = {key: at for at, key in enumerate(sorted(set(keys), key=lambda key: (key[0], key[1] or "")))}
+    given = [None] * len(records) if prompts is None else prompts
+    keys = [
+        (record.query, _candidate_language(record, scope), own)
+        for record, own in zip(records, given, strict=True)
+    ]
+    ordered = sorted(set(keys), key=lambda key: (key[0], key[1] or "", key[2] or ()))
+    order = {key: at for at, key in enumerate(ordered)}
     return Pool(
         documents=documents,
         queries=tuple(
-            PoolQuery(text, language, tuple(sorted(positives[text])), tuple(sorted(known[text])))
-            for text, language in order
+            PoolQuery(text, language, tuple(sorted(positives[text])), tuple(sorted(known[text])), own)
+            for text, language, own in order
         ),
         record_queries=tuple(order[key] for key in keys),
         text_rows={text: rows[0] for text, rows in text_rows.items()},

@@ -16,7 +16,11 @@ from torch.nn.functional import scaled_dot_product_attention
 NAME = "packed"
 """What transformers calls this attention. Without a layout it is transformers' own sdpa."""
 
+BASE = "sdpa"
+"""The attention that `install` replaces."""
+
 _IS_PACKED = ContextVar("_IS_PACKED", default=False)
+_AS_ON_GPU = ContextVar("_AS_ON_GPU", default=False)
 _HALVES = (torch.float16, torch.bfloat16)
 # Position biases and capped logits change the scores in ways that are not computed here.
 _CHANGES_SCORES = ("position_bias", "softcap", "s_aux")
@@ -104,7 +108,9 @@ def _attend(
     rows = [part.squeeze(0).transpose(0, 1) for part in (query, key, value)]
     if query.is_cuda:
         return _on_gpu(rows, packed, dropout, scaling, window).unsqueeze(0)
-    if query.dtype in _HALVES:
+    if _AS_ON_GPU.get():
+        _check_on_gpu(query.dtype, dropout)
+    elif query.dtype in _HALVES:
         rows = [part.float() for part in rows]
     with torch.autocast("cpu", enabled=False):
         return _on_cpu(rows, packed, dropout, scaling, window).to(query.dtype).unsqueeze(0)
@@ -117,8 +123,7 @@ def _on_gpu(
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = rows
-    if dropout or query.dtype not in _HALVES:
-        raise NotImplementedError("variable-length attention takes 16-bit numbers and no dropout")
+    _check_on_gpu(query.dtype, dropout)
     sides = (-1, -1) if window is None else (window, window)
     attended = varlen_attn(
         query, key, value, layout.starts, layout.starts, layout.longest, layout.longest,
@@ -126,6 +131,11 @@ def _on_gpu(
     )  # fmt: skip
     assert isinstance(attended, Tensor)  # a tuple only where more is asked for
     return attended
+
+
+def _check_on_gpu(dtype: torch.dtype, dropout: float) -> None:
+    if dropout or dtype not in _HALVES:
+        raise NotImplementedError("variable-length attention takes 16-bit numbers and no dropout")
 
 
 def _on_cpu(
@@ -152,6 +162,8 @@ def _on_cpu(
             query, key, value, attn_mask=near, dropout_p=dropout, scale=scaling, enable_gqa=grouped
         )
         made.append(attended.transpose(1, 2).flatten(0, 1))
+    if len(made) == 1 and _AS_ON_GPU.get():  # nothing is put together there
+        return made[0]
     return torch.cat(made)
 
 
@@ -165,11 +177,24 @@ def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
 @contextmanager
 def without_masks() -> Iterator[None]:
     """Inside, a backbone makes no attention masks."""
-    before = _IS_PACKED.set(True)
+    with _turned_on(_IS_PACKED):
+        yield
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Inside, a CPU keeps what a GPU would: texts are packed where they are there, and 16 bits stay 16."""
+    with _turned_on(_AS_ON_GPU):
+        yield
+
+
+@contextmanager
+def _turned_on(switch: ContextVar[bool]) -> Iterator[None]:
+    before = switch.set(True)
     try:
         yield
     finally:
-        _IS_PACKED.reset(before)
+        switch.reset(before)
 
 
 def register() -> None:
@@ -188,8 +213,8 @@ def install(backbone: Any) -> str | None:
     """
     register()
     before = getattr(backbone.config, "_attn_implementation", None)
-    if before != "sdpa":
-        return f"the attention of {type(backbone).__name__} is {before or 'its own'}, not sdpa"
+    if before != BASE:
+        return f"the attention of {type(backbone).__name__} is {before or 'its own'}, not {BASE}"
     backbone.set_attn_implementation(NAME)
     return None
 

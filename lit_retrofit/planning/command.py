@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.planning.devices import usual_precision
-from lit_retrofit.planning.parsing import Parsed, parse
+from lit_retrofit.planning.parsing import Parsed, count_devices, parse
 from lit_retrofit.planning.plan import Plan, Settings, make_plan
 from lit_retrofit.planning.show import show
 from lit_retrofit.planning.workload import Texts, longest_texts, measured_texts
@@ -33,6 +33,8 @@ def plan(words: list[str]) -> None:
         batch_size=parsed.data.sampling.batch_size,
         token_budget=parsed.data.options.token_budget,
         graph_memory=options["model"]["graph_memory"],
+        devices=count_devices(options["trainer"]["devices"]),
+        num_nodes=options["trainer"]["num_nodes"],
     )
     made = make_plan(parsed.retriever, _texts(parsed), settings)
     if options["json"] is not None:

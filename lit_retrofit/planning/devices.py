@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -64,6 +64,16 @@ class Device:
     def on_cpu(self) -> bool:
         """Whether it is no card."""
         return self.name == CPU
+
+    def shared(self, processes: int) -> Device:
+        """What each of several processes on one machine has: a part of a CPU, or a card of its own."""
+        if not self.on_cpu or processes == 1:
+            return self
+        rates = {
+            name: getattr(self, name) / processes for name in ("forward", "backward", "product", "bandwidth")
+        }
+        memory = self.program + (self.memory - self.program) // processes
+        return replace(self, memory=memory, **rates)
 
 
 def check_device(name: str) -> None:

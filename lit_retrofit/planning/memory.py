@@ -34,6 +34,7 @@ class Run:
         graph_memory: the config's, in GB; None takes a share of what is free.
         token_budget: tokens of a micro-batch.
         texts: what a query brings.
+        devices: that share a step's queries.
     """
 
     device: Device
@@ -46,11 +47,16 @@ class Run:
     graph_memory: float | None
     token_budget: int
     texts: Texts
+    devices: int = 1
+
+    def own(self, batch: int) -> int:
+        """Queries of a step that one device takes; where they do not come out even, the most."""
+        return -(-batch // self.devices)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part, at the peak of a step after the first.
+    """Bytes by part on each device, at the peak of a step after the first.
 
     Attributes:
         program: Python and its libraries, or CUDA's context.
@@ -60,8 +66,9 @@ class Memory:
         optimizer: AdamW's two moments.
         kept_graphs: of micro-batches that are not embedded twice.
         frozen_outputs: of the frozen blocks, kept for the second pass.
-        embeddings: of all texts, and their gradient.
-        loss: a strip of logits, both sides' embeddings and their gradients. Gone before `work` comes.
+        embeddings: of all the device's texts, and their gradient.
+        loss: a strip of logits, both sides' embeddings and their gradients: of the device's queries, and of
+            all devices' documents. Gone before `work` comes.
         work: the micro-batch at work in the backward pass, beside the kept graphs; or what one embedded
             again takes, with its graph, beyond these, which are gone by then.
         total: all but the program; of loss and work the larger.
@@ -86,7 +93,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Kept:
-    """Which graphs of a step are kept.
+    """Which graphs of a step a device keeps.
 
     Attributes:
         bytes: of graphs.
@@ -102,13 +109,14 @@ class Kept:
 
 
 def step_memory(run: Run, batch: int) -> tuple[Memory, Kept]:
-    """Memory of a step of this many queries, and which graphs it keeps."""
+    """Memory on each device of a step of this many queries over all of them, and which graphs it keeps."""
     number = run.parameters
     weights, gradients = _FLOAT * number.total, _FLOAT * number.trainable
-    documents = round(batch * run.texts.documents_per_query)
-    embeddings = 2 * (batch + documents) * run.dimension * _FLOAT
-    loss = _loss_bytes(run, batch, documents)
-    groups = micro_batches(run.texts, batch, run.token_budget)
+    own = run.own(batch)
+    texts = own + round(own * run.texts.documents_per_query)
+    embeddings = 2 * texts * run.dimension * _FLOAT
+    loss = _loss_bytes(run, own, round(batch * run.texts.documents_per_query))
+    groups = micro_batches(run.texts, own, run.token_budget)
     fixed = weights + run.made_weights + 3 * gradients + embeddings
     most = max(loss, _work(run, Kept(0, 0, [], groups)))
     room = run.device.memory - run.device.program - fixed - most

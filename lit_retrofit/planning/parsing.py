@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_retrofit.data.datamodule import RetrievalData
+from lit_retrofit.errors import UserError
 from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.planning.devices import CPU, check_device
 from lit_retrofit.training.cli import RetrofitCLI
@@ -28,13 +29,19 @@ class PlannedRetriever(Retriever):
 
 
 class PlannedTrainer(RetrofitTrainer):
-    """Names the command; none is made, for the device of the plan need not be here."""
+    """The trainer that `fit` would have; none is made, for the device of the plan need not be here."""
 
     plan = RetrofitTrainer.fit
 
 
 class PlanCLI(RetrofitCLI):
     """Takes every option of `fit`, and its own."""
+
+    descriptions: ClassVar[dict[str, str]] = {
+        PLAN: "Tells what `fit` would take with the same options: memory by part, the largest batch, the "
+        "time of a step. Nothing is trained. "
+        "Example: lit-retrofit plan --config configs/recipes/quickstart.yaml --device rtx4090"
+    }
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -108,3 +115,21 @@ def parse(words: list[str]) -> Parsed:
         parser_kwargs={"prog": "lit-retrofit", "exit_on_error": False, PLAN: {"exit_on_error": False}},
     )
     return Parsed(cli.model, cli.datamodule, cli.config[PLAN])
+
+
+def count_devices(given: int | str | list[int]) -> int:
+    """How many devices of a machine ``trainer.devices`` names; one where it leaves that to the machine.
+
+    Raises:
+        UserError: it is no number, list of indices or ``auto``.
+    """
+    if isinstance(given, list):
+        return len(given)
+    text = str(given).strip()
+    if "," in text:
+        return len([index for index in text.split(",") if index.strip()])
+    if text in ("auto", "-1"):
+        return 1
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"trainer.devices is {text}; give how many, a list of indices, or auto")
+    return int(text)

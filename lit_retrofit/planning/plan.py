@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,9 +30,11 @@ class Settings:
     Attributes:
         device: cpu or a card's name.
         precision: the trainer's.
-        batch_size: queries of a step.
+        batch_size: queries of a step, of all devices together.
         token_budget: tokens of a micro-batch.
         graph_memory: gigabytes of graphs that may be kept; None takes a share of what is free.
+        devices: of each machine.
+        num_nodes: machines.
     """
 
     device: str
@@ -39,6 +42,13 @@ class Settings:
     batch_size: int
     token_budget: int
     graph_memory: float | None
+    devices: int = 1
+    num_nodes: int = 1
+
+    @property
+    def all_devices(self) -> int:
+        """Of all machines: what shares a step's queries."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True)
@@ -51,9 +61,10 @@ class Plan:
         texts: what a query brings into a step.
         measured: whether the rates behind `time` were measured on this machine; else they are predictions.
         parameters: how many, and how many are trained.
-        memory: of a step, in bytes by part.
-        largest_batch: queries that fit in memory, with as many graphs kept as there is room for; 0 if none.
-        largest_batch_kept: queries that fit with no text embedded twice.
+        memory: of a step on each device, in bytes by part.
+        largest_batch: queries of all devices that fit in memory, with as many graphs kept as there is room
+            for; 0 if none.
+        largest_batch_kept: the same with no text embedded twice.
         time: of a step, in seconds by part.
         verdict: whether it fits, in a sentence.
         assumptions: a sentence each.
@@ -98,27 +109,45 @@ def make_plan(retriever: Retriever, texts: Texts, settings: Settings) -> Plan:
         if settings.device == CPU
         else find_card(settings.device, settings.precision)
     )
+    device = device.shared(settings.devices)
     run = Run(
         device=device,
         parameters=count_parameters(retriever, encoder),
         table_trained=embedding_table(encoder).requires_grad,
         dimension=encoder.dimension,
         made_weights=made_weights(encoder, device.memory, half=half) if device.on_cpu else 0,
-        graph=measure_graph(encoder, length, half=half),
+        graph=measure_graph(encoder, length, half=half, gpu=not device.on_cpu),
         frozen_token_bytes=encoder.frozen.token_bytes if encoder.frozen else 0,
         graph_memory=settings.graph_memory,
         token_budget=settings.token_budget,
         texts=texts,
+        devices=settings.all_devices,
     )
     memory, kept = step_memory(run, settings.batch_size)
-    largest = largest_batch(partial(_fits, run))
+    largest = _largest(run, _fits)
     return Plan(
         encoder.options.model, settings, texts, device.measured, run.parameters, memory, largest,
-        largest_batch(partial(_fits_without_recomputing, run)),
+        _largest(run, _fits_without_recomputing),
         step_time(run, settings.batch_size, kept, partial(count_flop, encoder, merged=merged)),
         _verdict(memory, largest),
-        (*device.assumptions, "of the loss, InfoNCE alone is counted"),
+        (*device.assumptions, "of the loss, InfoNCE alone is counted", *_shared(run.devices)),
     )  # fmt: skip
+
+
+def _shared(devices: int) -> list[str]:
+    return (
+        [
+            f"{devices} devices share a step's queries; each holds all weights, and what they send to each "
+            "other takes no time"
+        ]
+        if devices > 1
+        else []
+    )
+
+
+def _largest(run: Run, holds: Callable[[Run, int], bool]) -> int:
+    """Queries of all devices, each of which takes equally many."""
+    return run.devices * largest_batch(lambda each: holds(run, each * run.devices))
 
 
 def _fits(run: Run, batch: int) -> bool:

@@ -8,12 +8,13 @@ model.
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lit_retrofit.model import packing
 from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.lora import find_blocks
 from lit_retrofit.model.trainable import freeze_layers, make_trainable
@@ -72,6 +73,8 @@ def cut(encoder: Encoder, blocks: int) -> Encoder:
     for key, value in config.to_dict().items():
         if isinstance(value, list) and len(value) == len(all_blocks):
             setattr(config, key, value[:blocks])  # kinds of attention, block by block
+    if config._attn_implementation == packing.NAME:  # the new backbone has nothing installed yet
+        config._attn_implementation = packing.BASE
     config.num_hidden_layers = min(blocks, len(all_blocks))
     config.vocab_size = _VOCABULARY
     config.pad_token_id = min(config.pad_token_id or 0, _VOCABULARY - 1)
@@ -98,13 +101,14 @@ def autocast(half: bool) -> AbstractContextManager:
     return torch.autocast("cpu", torch.bfloat16, enabled=half)
 
 
-def measure_graph(encoder: Encoder, length: float, *, half: bool) -> GraphCost:
+def measure_graph(encoder: Encoder, length: float, *, half: bool, gpu: bool = False) -> GraphCost:
     """Measures at two sizes and two depths, and draws the lines through them.
 
     Args:
         encoder: its shapes are enough.
         length: tokens of a usual text.
         half: whether the run computes in 16 bits.
+        gpu: whether it runs on a GPU, whose attention keeps other tensors than a CPU's.
     """
     texts = min(max(8, round(length)), LONGEST)
     _, blocks = find_blocks(encoder.backbone)
@@ -113,7 +117,8 @@ def measure_graph(encoder: Encoder, length: float, *, half: bool) -> GraphCost:
     graphs, works = {}, {}
     for depth in {1, deep}:
         small = cut(encoder, depth)
-        sizes = [_measure(small, count, texts, half) for count in (2, 4)]
+        with packing.as_on_gpu() if gpu else nullcontext():
+            sizes = [_measure(small, count, texts, half) for count in (2, 4)]
         graphs[depth], works[depth] = (
             _line(*(size[part] for size in sizes), tokens=2 * texts) for part in (0, 1)
         )

@@ -34,12 +34,16 @@ def show(plan: Plan, console: Console) -> None:
         console.print(Text(line, style))
 
     kind = "measured rates" if plan.measured else "a prediction"
-    say(f"{plan.model} on {settings.device}, {settings.precision}: {kind}", "bold")
+    count = f"{settings.all_devices} × " if settings.all_devices > 1 else ""
+    say(f"{plan.model} on {count}{settings.device}, {settings.precision}: {kind}", "bold")
     say(f"{number.total / 1e6:.1f}M parameters, {number.trainable / 1e6:.2f}M trained "
         f"({number.trainable_share:.1%})")  # fmt: skip
     say(f"a step: {settings.batch_size:,} queries of {texts.query_tokens:.0f} tokens, "
         f"{texts.documents_per_query:.2g} documents each of {texts.document_tokens:.0f} tokens "
         f"({texts.source})")  # fmt: skip
+    if settings.all_devices > 1:
+        say(f"each device: {settings.batch_size / settings.all_devices:,.0f} of these queries, against all "
+            "documents; below, one device's memory and time")  # fmt: skip
     grid = Table.grid(padding=(0, 4, 0, 0))
     memory = [(name.replace("_", " "), gigabytes(getattr(plan.memory, name))) for name in _MEMORY]
     grid.add_row(_table("memory", memory), _table("time of a step", _times(time)))
@@ -59,7 +63,7 @@ def _times(time: StepTime) -> list[tuple[str, str]]:
 
 
 def _queries(count: int) -> str:
-    return "none" if count == 0 else f"{LARGEST:,} or more" if count == LARGEST else f"{count:,} queries"
+    return "none" if count == 0 else f"{count:,} or more" if count >= LARGEST else f"{count:,} queries"
 
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> Table:

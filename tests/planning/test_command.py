@@ -10,6 +10,7 @@ import pytest
 from retrofit_kernels.cost import CARDS
 
 from lit_retrofit.cli import main
+from lit_retrofit.planning.parsing import count_devices
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -60,6 +61,43 @@ def test_lengths_of_the_config_given_or_measured(plan, tmp_path) -> None:
     assert found["source"] == "the mean of 12 training records"
 
 
+def test_all_devices_are_planned_for(plan, capsys) -> None:
+    words = ("--data.sampling.batch_size=64", "--data.sampling.negatives=2")
+    one, two = plan(*words), plan(*words, "--trainer.devices=2", "--trainer.num_nodes=2")
+    assert "against all documents" in capsys.readouterr().out
+    four = plan(*words, "--trainer.devices=4")
+    assert "on 4 × h100" in capsys.readouterr().out
+    assert (two["settings"]["devices"], two["settings"]["num_nodes"]) == (2, 2)
+    assert two["memory"] == pytest.approx(four["memory"], rel=0.01)
+    assert two["time"] == pytest.approx(four["time"], rel=0.01)
+    # 16 queries and their 48 documents are a device's
+    assert four["memory"]["embeddings"] == one["memory"]["embeddings"] / 4
+    assert four["time"]["tokens"] == one["time"]["tokens"] == 64 * (16 + 3 * 24)
+    assert four["time"]["forward"] == pytest.approx(one["time"]["forward"] / 4)
+    assert four["time"]["examples_per_hour"] == pytest.approx(64 * 3600 / four["time"]["total"])
+    assert four["largest_batch_kept"] == 4 * one["largest_batch_kept"]
+    assert "4 devices share" in four["assumptions"][-1]
+    shared = plan("--trainer.devices=2", "--trainer.precision=32-true", device="cpu")
+    assert shared["memory"]["available"] < 0.75 * plan(device="cpu")["memory"]["available"]
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [(3, 3), ("3", 3), ("auto", 1), (-1, 1), ("-1", 1), ([2, 5], 2), ("0,1,4", 3), ("4,", 1)],
+)
+def test_how_many_devices_are_meant(given: int | str | list[int], count: int) -> None:
+    assert count_devices(given) == count
+
+
+def test_nothing_is_said_of_texts_that_fit_will_pack(plan, caplog) -> None:
+    plan("--model.encoder.lora.r=2", "--model.encoder.dropout=0")
+    plan("--model.encoder.lora.r=2", device="cpu")
+    assert "padded" not in caplog.text
+    # in 32 bits a GPU pads indeed
+    plan("--trainer.precision=32-true")
+    assert "variable-length attention takes 16-bit numbers" in caplog.text
+
+
 def test_what_does_not_fit_is_said(plan, monkeypatch) -> None:
     made = plan("--data.sampling.batch_size=1000000000")
     assert made["verdict"].startswith("does not fit") and 1 < made["largest_batch"] < 10**9
@@ -75,6 +113,7 @@ def test_what_does_not_fit_is_said(plan, monkeypatch) -> None:
     [
         (["--device=h800"], "there are cpu, rtx3090, rtx4090"),
         (["--device=t4", "--trainer.precision=bf16-mixed"], "16-mixed"),
+        (["--device=h100", "--trainer.devices=0"], "trainer.devices is 0"),
         (["--device=h100", "--query_tokens=0"], "--query_tokens is 0"),
         (["--device=h100", "--model.temprature=1"], "temprature"),
         (["--device=h100", "--model.document_encoder.model=SAME"], "a plan is of one encoder"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from retrofit_kernels.cost import CARDS, loss_cost
 
 from lit_retrofit.data.batching import make_micro_batches
 from lit_retrofit.planning.devices import find_card
@@ -46,6 +47,35 @@ def test_weights_made_for_a_step_count() -> None:
     memory = step_memory(replace(RUN, made_weights=85_000_000), 8)[0]
     assert memory.made_weights == 85_000_000
     assert memory.total == step_memory(RUN, 8)[0].total + 85_000_000
+
+
+def test_devices_share_the_queries_by_hand() -> None:
+    """Four devices of two queries each: four documents and two queries to embed, sixteen to compare with."""
+    run = replace(RUN, devices=4)
+    memory, kept = step_memory(run, 8)
+    assert memory.kept_graphs == 2 * 1000 + 100_000 * (4 * 128 + 2 * 32)
+    assert memory.embeddings == 2 * (2 + 4) * 384 * 4
+    assert memory.loss == 2 * 16 * 4 + 3 * (2 + 16) * 384 * 4
+    assert memory.work == 500 + 20_000 * 4 * 128
+    assert (memory.weights, memory.gradients, memory.optimizer) == (400_000_000, 4_000_000, 8_000_000)
+    time = step_time(run, 8, kept, lambda length: Flop(0, 2e6, 3e6, 0))
+    assert time.forward == pytest.approx((4 * 128 + 2 * 32) * 2e6 / (0.4 * 165.2e12))
+    assert time.backward == pytest.approx((4 * 128 + 2 * 32) * 3e6 / (0.4 * 165.2e12))
+    assert time.loss == loss_cost(2, 16, 384, "float32", CARDS["rtx4090"]).seconds
+    assert time.tokens == 8 * (32 + 2 * 128)
+    assert time.examples_per_hour == pytest.approx(8 * 3600 / time.total)
+    assert time.update == step_time(RUN, 8, kept, lambda length: Flop(0, 2e6, 3e6, 0)).update
+    # 9 queries: one device has three
+    assert step_memory(run, 9)[0].embeddings == 2 * (3 + 6) * 384 * 4
+
+
+def test_processes_share_a_cpu_but_not_cards() -> None:
+    cpu = replace(CARD, name="cpu", memory=10_000, program=1_000)
+    shared = cpu.shared(3)
+    assert (shared.memory, shared.program) == (1_000 + 3_000, 1_000)
+    for rate in ("forward", "backward", "product", "bandwidth"):
+        assert getattr(shared, rate) == pytest.approx(getattr(cpu, rate) / 3)
+    assert CARD.shared(3) == CARD
 
 
 @pytest.mark.parametrize("kept_for_a_step", [True, False])

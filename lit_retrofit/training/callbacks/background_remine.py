@@ -15,7 +15,13 @@ from lit_retrofit.mining.pool import Scope
 from lit_retrofit.mining.rules import MiningRules
 from lit_retrofit.model.loading import STATE_PREFIX, own_options
 from lit_retrofit.training.callbacks.background_mining import BackgroundMining
-from lit_retrofit.training.callbacks.remine import Remine, is_last, precision_of, training_records
+from lit_retrofit.training.callbacks.remine import (
+    Remine,
+    is_last,
+    precision_of,
+    training_prompts,
+    training_records,
+)
 from lit_retrofit.training.checkpoint_io import AtomicCheckpointIO
 from lit_retrofit.training.sharding import whole_on_first
 
@@ -29,7 +35,8 @@ class BackgroundRemine(Remine):
 
     The weights go to ``remined/epoch-N.ckpt`` until they have mined; a run that was killed mines from them
     again. The process is ``lit-retrofit mine``: its summary is that command's, and it prints to
-    ``remined/epoch-N.log``. If it fails, the run ends. It never outlives the run.
+    ``remined/epoch-N.log``. If it fails, the run ends. It never outlives the run. It embeds all queries with
+    one prompt, and all documents: sources that differ in theirs are refused.
 
     Args:
         every_n_epochs: epochs between two minings.
@@ -52,6 +59,22 @@ class BackgroundRemine(Remine):
         self.device = device
         self._snapshots: set[int] = set()
         self._mining: tuple[int, BackgroundMining] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses sources that training gives different prompts.
+
+        Raises:
+            UserError: there are such.
+        """
+        prompts = dict.fromkeys(training_prompts(trainer)) if stage == "fit" else {}
+        if len(prompts) > 1:
+            first, second, *_ = (
+                f"query_prompt {own.query!r}, document_prompt {own.document!r}" for own in prompts
+            )
+            raise UserError(
+                f"BackgroundRemine mines with one prompt of each role, but data.options.train has {first} "
+                f"and {second}; take Remine (configs/callbacks/remine.yaml), or give all sources the same"
+            )
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -138,8 +161,11 @@ class BackgroundRemine(Remine):
                 f"{snapshot}: the weights that mine for epoch {epoch}, which are gone; copy the folder "
                 f"{self.FOLDER} of the run that is to go on"
             )
+        prompts = training_prompts(trainer)[0]
         options = {
             "model": str(snapshot),
+            "query_prompt": prompts.query,
+            "document_prompt": prompts.document,
             "data": str(path.with_name("records.jsonl")),
             "output": str(path),
             "pool": self.scope,

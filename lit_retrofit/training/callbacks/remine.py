@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import math
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,13 +20,16 @@ from torch import Tensor
 
 from lit_retrofit.data.formats import read_records, write_records
 from lit_retrofit.data.records import Record
+from lit_retrofit.data.sampling import Prompted
+from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
 from lit_retrofit.mining.find import Finding, find_negatives, with_negatives
-from lit_retrofit.mining.pool import Pool, Scope, build_pool
+from lit_retrofit.mining.pool import Pool, Prompts, Scope, build_pool
 from lit_retrofit.mining.rules import MiningRules
 from lit_retrofit.model.device import Precision
 from lit_retrofit.model.dual import Encoders
+from lit_retrofit.model.encoder import Encoder
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.training.callbacks.gathering import gather_embeddings
@@ -38,7 +44,12 @@ class Remine(Callback):
     As in ANCE (Xiong et al., arXiv 2007.00808), but between epochs rather than beside them: the weights at
     the end of an epoch mine the negatives of the next, so a run is repeatable. The documents searched are
     the positives and negatives that the records came with, whatever was mined since. The rules are those
-    of ``lit-retrofit mine``. Order and number of the records stay as they are.
+    of ``lit-retrofit mine``. Order and number of the records stay as they are. Texts get the prompts that
+    training gives them: a query its source's, and the documents it is compared with its source's too.
+
+    Where records have a teacher's scores, training goes on with these alone: what is mined anew has none and
+    counts as unknown (``train/unknown_scores`` of the terms that learn from them). The scores in the file are
+    those of the mining.
 
     The records with their new negatives go to ``remined/epoch-N.jsonl`` in the run folder, the counts to
     ``remined/epoch-N.summary.json`` beside it; N is the epoch they are for, from 0. A checkpoint names the
@@ -94,7 +105,7 @@ class Remine(Callback):
             raise UserError(
                 f"{path}: mined for other records than those of data.options.train; give the same"
             )
-        trainer.datamodule.replace_records(mined)  # type: ignore[attr-defined]
+        self._use(mined, trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch that the negatives in use were mined for; 0 are those of the data."""
@@ -113,11 +124,17 @@ class Remine(Callback):
     def _file(self, trainer: Trainer, epoch: int) -> Path:
         return Path(trainer.default_root_dir) / self.FOLDER / f"epoch-{epoch}.jsonl"
 
+    def _use(self, mined: list[Record], trainer: Trainer) -> None:
+        pairs = zip(mined, self._original, strict=True)
+        trainer.datamodule.replace_records(  # type: ignore[attr-defined]
+            [with_teacher(record, given) for record, given in pairs]
+        )
+
     def _put(self, epoch: int, mined: list[Record], trainer: Trainer) -> int:
         """Puts records with new negatives into the data; returns how many have others than before."""
         pairs = zip(training_records(trainer), mined, strict=True)
         changed = sum([d.id for d in a.negatives] != [d.id for d in b.negatives] for a, b in pairs)
-        trainer.datamodule.replace_records(mined)  # type: ignore[attr-defined]
+        self._use(mined, trainer)
         self._epoch = epoch
         figures = {"remined/changed_share": changed / len(mined)}
         for logger in trainer.loggers:
@@ -132,7 +149,8 @@ class Remine(Callback):
         if epoch == self._epoch or epoch % self.every_n_epochs:
             return
         started = time.time()
-        self._pool = self._pool or build_pool(self._original, scope=self.scope)
+        prompts = training_prompts(trainer)
+        self._pool = self._pool or build_pool(self._original, scope=self.scope, prompts=prompts)
         rules = replace(self.rules, seed=self.rules.seed + epoch)
         with gathered(module):  # ranks embed different numbers of micro-batches
             found = _find(self._pool, rules, module.encoder, self.token_budget, trainer)
@@ -173,41 +191,87 @@ def training_records(trainer: Trainer) -> Sequence[Record]:
     return trainer.datamodule.train_records  # type: ignore[attr-defined]
 
 
+def training_prompts(trainer: Trainer) -> list[Prompts]:
+    """What training puts before the texts of each of `training_records`."""
+    module: Any = trainer.lightning_module
+    query, document = (module.tokenizer.of(role).prompts[role] for role in ("query", "document"))
+    return [
+        Prompts(
+            query if source.query_prompt is None else source.query_prompt,
+            document if source.document_prompt is None else source.document_prompt,
+        )
+        for source, part in trainer.datamodule.sources  # type: ignore[attr-defined]
+        if not isinstance(part, TableStream)
+        for _ in part
+    ]
+
+
+def with_teacher(mined: Record, given: Record) -> Record:
+    """The record with the teacher's scores in place of the miner's, which are the student's own.
+
+    A mined negative has the score of the given one with the same text, and NaN, which is unknown, where there
+    is none; no scores at all where the given record has none.
+    """
+    known = dict(zip((d.text for d in given.negatives), given.negative_scores, strict=False))
+    scores = tuple(known.get(document.text, math.nan) for document in mined.negatives)
+    scored = given.positive_scores or given.negative_scores
+    return replace(mined, positive_scores=given.positive_scores, negative_scores=scores if scored else ())
+
+
 def _find(
     pool: Pool, rules: MiningRules, encoder: Encoders, token_budget: int | None, trainer: Trainer
 ) -> tuple[list[Finding], dict[str, int]]:
     """Every rank embeds its share; the first searches and tells the others."""
-    texts: dict[Role, list[str]] = {
-        "query": [query.text for query in pool.queries],
-        "document": [document.text for document in pool.documents],
-    }
-    precision = precision_of(trainer)
-    queries, documents = (
-        _embed(encoder, of_role, role, token_budget, precision, trainer) for role, of_role in texts.items()
-    )
-    found = None
-    if queries is not None and documents is not None:
-        found = find_negatives(pool, queries, documents, rules, device=encoder.device)
-    told: Any = trainer.strategy.broadcast(found)
+    found: dict[int, Finding] = {}
+    drops: Counter[str] = Counter()
+    for places, part in pool.by_document_prompt():
+        queries, documents = (
+            _embed(encoder, texts, role, token_budget, trainer) for role, texts in _prompted(part).items()
+        )
+        if queries is None or documents is None:
+            continue
+        findings, counts = find_negatives(part, queries, documents, rules, device=encoder.device)
+        found.update(zip(places, findings, strict=True))
+        drops.update(counts)
+    told: Any = trainer.strategy.broadcast(([found[at] for at in sorted(found)], dict(drops)))
     return told
 
 
+def _prompted(pool: Pool) -> dict[Role, list[Prompted]]:
+    """The texts of a pool whose queries agree on the documents' prompt."""
+    prompts = pool.queries[0].prompts
+    return {
+        "query": [(query.text, query.prompts and query.prompts.query) for query in pool.queries],
+        "document": [(document.text, prompts and prompts.document) for document in pool.documents],
+    }
+
+
 def _embed(
-    encoder: Encoders,
-    texts: Sequence[str],
-    role: Role,
-    token_budget: int | None,
-    precision: Precision,
-    trainer: Trainer,
+    encoder: Encoders, texts: Sequence[Prompted], role: Role, token_budget: int | None, trainer: Trainer
 ) -> Tensor | None:
-    rows = range(trainer.global_rank, len(texts), trainer.world_size)
-    own = embed_texts(
-        encoder, [texts[row] for row in rows], role, token_budget=token_budget, precision=precision,
-        description=f"Mining: {role}s" if trainer.is_global_zero and _shows_progress(trainer) else None,
-    )  # fmt: skip
-    if not dist.is_initialized():
-        return own
-    return gather_embeddings([(torch.tensor(rows), own)], len(texts), trainer.strategy.root_device)
+    rows: dict[str | None, list[int]] = defaultdict(list)
+    for row in range(trainer.global_rank, len(texts), trainer.world_size):
+        rows[texts[row][1]].append(row)
+    shard = [
+        (torch.tensor(own), embed_texts(
+            _with_prompt(encoder.of(role), role, prompt), [texts[row][0] for row in own], role,
+            token_budget=token_budget, precision=precision_of(trainer),
+            description=f"Mining: {role}s" if trainer.is_global_zero and _shows_progress(trainer) else None,
+        ))
+        for prompt, own in rows.items()
+    ]  # fmt: skip
+    if len(shard) == 1 and not dist.is_initialized():
+        return shard[0][1]
+    return gather_embeddings(shard, len(texts), trainer.strategy.root_device)
+
+
+def _with_prompt(encoder: Encoder, role: Role, prompt: str | None) -> Encoder:
+    """The encoder itself, its weights included, with another prompt of a role."""
+    if prompt is None:
+        return encoder
+    other = copy.copy(encoder)
+    other.tokenizer = replace(encoder.tokenizer, prompts={**encoder.tokenizer.prompts, role: prompt})
+    return other
 
 
 def precision_of(trainer: Trainer) -> Precision:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lit_retrofit.data.formats import read_records
+from lit_retrofit.data.records import Document, Record
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.loading import load_encoder
 from lit_retrofit.retrieval.embed import embed_texts
 from lit_retrofit.training.callbacks import Remine
+from lit_retrofit.training.callbacks.remine import with_teacher
+from lit_retrofit.training.objective.distillation import Distillation
 
 REMINE = (
     "--config", "configs/callbacks/remine.yaml", "--trainer.callbacks.rules.rank_window=3",
@@ -97,3 +102,82 @@ def test_every_other_epoch(run) -> None:
     assert names == {"epoch-2.jsonl", "epoch-2.summary.json"}
     with pytest.raises(UserError, match="every_n_epochs"):
         Remine(every_n_epochs=0)
+
+
+def test_terms_that_learn_from_a_teacher_never_see_the_students_scores(run, monkeypatch) -> None:
+    """In every epoch: the given score of a positive and of a negative that was given, or none (NaN)."""
+    rows = [json.loads(line) for line in (run.folder / "train.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row |= {"positive_scores": [100.0 + i], "negative_scores": [50.0 + i, -50.0 - i]}
+    (run.folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen: list[list[float]] = []
+
+    def forward(self, step, scale):
+        seen.extend(step.teacher_scores.tolist())
+        return original(self, step, scale)
+
+    original = Distillation.forward
+    monkeypatch.setattr(Distillation, "forward", forward)
+    everything = (
+        "--trainer.callbacks.rules.rank_window=90",
+        "--trainer.callbacks.rules.per_query=90",
+        "--data.sampling.negatives=90",
+        "--model.objective.distillation.weight=1",
+        "--trainer.max_epochs=2",
+    )
+    assert run(*REMINE, *everything) == 0
+    for positive, *negatives in seen:
+        i = positive - 100
+        known = {score for score in negatives if score == score}
+        assert known <= {50.0 + i, -50.0 - i}
+    found, fresh = seen[30:], [sum(score != score for score in row) for row in seen[30:]]
+    assert len(seen) == 60 and min(fresh) > 0  # of the second epoch, every query's candidates
+    assert sum(len({score for score in row[1:] if score == score}) for row in found) > 0
+
+
+def test_a_teachers_scores_stay_with_their_documents() -> None:
+    positive, *others = (Document(name, f"text {name}") for name in "pabc")
+    given = Record(
+        "r", "q", (positive,), tuple(others[:2]), positive_scores=(9.0,), negative_scores=(1.0, 2.0)
+    )
+    # another id of the same text, and one that is new
+    negatives = (Document("other", "text b"), others[2])
+    mined = replace(given, negatives=negatives, positive_scores=(0.9,), negative_scores=(0.8, 0.7))
+    made = with_teacher(mined, given)
+    assert (made.negatives, made.positive_scores) == (negatives, (9.0,))
+    assert made.negative_scores[0] == 2.0 and math.isnan(made.negative_scores[1])
+    made = with_teacher(mined, replace(given, positive_scores=(), negative_scores=()))
+    assert made.positive_scores == made.negative_scores == ()
+
+
+def test_texts_are_embedded_with_the_prompts_of_training(run, capsys) -> None:
+    """Two sources share a query text; one has prompts of its own. Against a search by hand."""
+    rows = [json.loads(line) for line in (run.folder / "train.jsonl").read_text().splitlines()]
+    rows[20]["query"] = rows[0]["query"]
+    for name, part in (("a", rows[:20]), ("b", rows[20:])):
+        (run.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    own = {"path": str(run.folder / "b.jsonl"), "query_prompt": "find of: ", "document_prompt": "no "}
+    sources = json.dumps([str(run.folder / "a.jsonl"), own])
+    constant = ("--model.optimizer.schedule=constant", "--model.optimizer.warmup=0")
+    words = (*REMINE, *constant, f"--data.options.train={sources}")
+    assert run(*words, "--trainer.max_epochs=2") == 0
+    assert run(*words, "--trainer.max_epochs=1", name="first") == 0
+    found = list(read_records(run.folder / "run" / "remined" / "epoch-1.jsonl")[0])
+    records = [r for name in "ab" for r in read_records(run.folder / f"{name}.jsonl")[0]]
+    assert [r.query for r in found] == [r.query for r in records] and len(records) == 30
+    documents = sorted({d.text for record in records for d in record.positives + record.negatives})
+    for part, prompts in ((range(20), {}), (range(20, 30), {k: v for k, v in own.items() if k != "path"})):
+        encoder = load_encoder(run.checkpoint("first"), **prompts)
+        vectors = embed_texts(encoder, documents, "document")
+        queries = embed_texts(encoder, [records[i].query for i in part], "query")
+        for i, query in zip(part, queries, strict=True):
+            scores = dict(zip(documents, (vectors @ query).tolist(), strict=True))
+            positives = [scores[d.text] for d in found[i].positives]
+            assert found[i].positive_scores == pytest.approx(positives, abs=1e-5)
+            assert found[i].negative_scores == pytest.approx(
+                [scores[d.text] for d in found[i].negatives], abs=1e-5
+            )
+    # in the background there is one prompt of each role
+    background = ("--config", "configs/callbacks/remine_background.yaml", *words[2:])
+    assert run(*background, name="background") == 2
+    assert "find of: " in capsys.readouterr().err and not (run.folder / "background" / "metrics.csv").exists()
