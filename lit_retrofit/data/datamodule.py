@@ -90,7 +90,7 @@ class RetrievalData(LightningDataModule):
     def replace_records(self, records: Sequence[Record]) -> None:
         """Puts others (with negatives mined anew) in the place of `train_records`.
 
-        The training loader draws them from its next epoch on, or at once where it has no workers.
+        The training loader draws them from its next batch on.
 
         Args:
             records: as many as before, with the same ids in the same order: positions stay what they were.
@@ -103,6 +103,8 @@ class RetrievalData(LightningDataModule):
         rest = iter(records)
         for part in self._held():
             part[:] = islice(rest, len(part))
+        if self._train_loader is not None:
+            self._train_loader.renew()
 
     def _read_training(self) -> None:
         data = read_training_data(self.options)

@@ -63,6 +63,7 @@ class DrawLoader:
         self._epoch = 0
         self._position = 0
         self._goes_on = True
+        self._renewed = False
 
     def __len__(self) -> int:
         """Batches of an epoch, as many as an iteration from its beginning yields."""
@@ -73,12 +74,20 @@ class DrawLoader:
             self._epoch, self._position = self._epoch + 1, 0
         self._epoch, self._position = self._next()
         self._goes_on = False
-        for made in self._made():
-            self._note(made.skips)
-            if made.fault is not None:
-                raise UserError(made.fault)
-            self._position += 1
-            yield made.batch
+        while self._position < len(self):
+            self._renewed = False
+            for made in self._made():
+                self._note(made.skips)
+                if made.fault is not None:
+                    raise UserError(made.fault)
+                self._position += 1
+                yield made.batch
+                if self._renewed:
+                    break
+
+    def renew(self) -> None:
+        """Makes the batches that come next anew: their records have changed, and workers may be ahead."""
+        self._renewed = True
 
     def _next(self) -> tuple[int, int]:
         """Epoch and position of the batch that comes next: the beginning of an epoch after another's end.

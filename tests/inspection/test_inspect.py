@@ -173,7 +173,6 @@ def test_without_a_model_the_records_own_scores_are_taken(file, capsys) -> None:
         ("rows.jsonl", {"limit": -1}, "limit is -1"),
         ("rows.jsonl", {"near": 0.0}, "above 0 to 1"),
         ("empty.jsonl", {}, "the file has no records"),
-        ("latin.jsonl", {}, "latin.jsonl:2: not UTF-8 at byte"),
         ("bare.yaml", {}, "has no data.options"),
         ("source:typo.yaml", {}, "no source's settings"),
         ("bad.yaml", {}, "cannot be read as a config"),
@@ -183,9 +182,6 @@ def test_what_is_refused(tmp_path, monkeypatch, data, options, message) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"query": "q", "positive": "p"}\n')
     (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "latin.jsonl").write_bytes(
-        b'{"query": "q", "positive": "p"}\n{"query": "q", "positive": "\xe4"}\n'
-    )
     (tmp_path / "bare.yaml").write_text("model: {}\n")
     (tmp_path / "typo.yaml").write_text("path: x\nwieght: 1\n")
     (tmp_path / "bad.yaml").write_text("data: {options: {train: [{path: x, wieght: 1}]}}\n")

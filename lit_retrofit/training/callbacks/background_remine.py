@@ -127,7 +127,7 @@ class BackgroundRemine(Remine):
 
         After the last epoch only the weights are kept, for a run that goes on from here with more epochs.
         """
-        if self._due(epoch) and self._epoch != epoch and not last:
+        if self._due(epoch) and self._used != ("epoch", epoch) and not last:
             self._take(epoch, trainer)
         within = last and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if within or not self._due(epoch + 1):

@@ -104,6 +104,53 @@ def test_every_other_epoch(run) -> None:
         Remine(every_n_epochs=0)
 
 
+BY_STEPS = (*REMINE, "--trainer.callbacks.every_n_steps=2")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_every_other_step(run, workers: int) -> None:
+    """Three steps an epoch: the second mining falls between two steps of the second one."""
+    assert run(*BY_STEPS, "--data.options.workers", str(workers)) == 0
+    assert run(name="plain") == 0
+    names = {path.name for path in (run.folder / "run" / "remined").iterdir()}
+    assert names == {f"step-{step}.{end}" for step in (2, 4, 6, 8) for end in ("jsonl", "summary.json")}
+    losses, plain = run.column("train/loss"), run.column("train/loss", "plain")
+    assert (
+        losses[:2] == plain[:2] and losses[2] != plain[2]
+    )  # drawn from the new ones at once, workers or not
+    summary = json.loads((run.folder / "run" / "remined" / "step-4.summary.json").read_text())
+    assert (summary["epoch"], summary["step"], summary["records"]) == (1, 4, 30)
+
+
+@pytest.mark.parametrize("step", [4, 5])
+def test_a_run_that_mines_by_steps_goes_on_to_the_bit(run, injected, step: int) -> None:
+    """Stopped within an epoch: right after a mining, and a step later."""
+    assert run(*BY_STEPS, name="whole") == 0
+    assert run(*BY_STEPS, *injected("SignalAt", step=step, name="SIGTERM")) == 143
+    assert run(*BY_STEPS, "--ckpt_path", run.checkpoint()) == 0
+    assert run.column("train/loss") == run.column("train/loss", "whole")
+    assert run.same_weights("whole", "run")
+    file = Path("remined") / "step-6.jsonl"
+    assert (run.folder / "run" / file).read_text() == (run.folder / "whole" / file).read_text()
+
+
+def test_a_run_that_goes_on_beyond_its_last_step_mines_after_it(run) -> None:
+    """What was the last step, after which nothing is mined, is one like any other."""
+    constant = ("--model.optimizer.schedule=constant", "--model.optimizer.warmup=0")
+    assert run(*BY_STEPS, *constant, name="whole") == 0
+    assert run(*BY_STEPS, *constant, "--trainer.max_steps=6") == 0
+    assert not (run.folder / "run" / "remined" / "step-6.jsonl").exists()
+    assert run(*BY_STEPS, *constant, "--trainer.max_steps=-1", "--ckpt_path", run.checkpoint()) == 0
+    assert run.same_weights("whole", "run")
+
+
+def test_what_cannot_be_mined_by_steps(run, capsys) -> None:
+    assert run(*BY_STEPS, "--data.sampling.neighbours=1") == 2
+    assert "every_n_steps of Remine" in capsys.readouterr().err
+    with pytest.raises(UserError, match="every_n_steps of Remine is 0"):
+        Remine(every_n_steps=0)
+
+
 def test_terms_that_learn_from_a_teacher_never_see_the_students_scores(run, monkeypatch) -> None:
     """In every epoch: the given score of a positive and of a negative that was given, or none (NaN)."""
     rows = [json.loads(line) for line in (run.folder / "train.jsonl").read_text().splitlines()]
