@@ -253,10 +253,12 @@ def test_requests_without_an_answer_are_held_against_the_limit_in_this_run_and_t
 def test_a_request_is_not_sent_again_after_a_signal(fake):
     fake.behave = lambda n, body: (500, {"Retry-After": "30"}, {})
     endpoint = Endpoint(EndpointOptions(url=fake.url, retries=5), Purse(Prices()))
+    started = time.monotonic()
     results = list(
         endpoint.generate([Request("m", "Document: A chart", True, 9, 0.0, 0)], lambda: bool(fake.bodies))
     )
     assert len(fake.bodies) == 1 and [type(result) for result in results] == [Failure]
+    assert time.monotonic() - started < 10  # the endpoint said 30 seconds
 
 
 @pytest.mark.parametrize(
