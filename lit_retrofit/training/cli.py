@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import logging
-import netrc
-import os
-import shlex
-import shutil
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
-import yaml
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_retrofit.data.datamodule import RetrievalData
@@ -28,82 +21,25 @@ from lit_retrofit.model.loading import read_options
 from lit_retrofit.training.callbacks import (
     MONITOR,
     EmbeddingWriter,
-    HardestNegatives,
     Interruption,
     LossGuard,
     ParameterCount,
-    Remine,
     StepSeeds,
     TrainingCard,
     WandbOutcome,
     WholeStepCheckpoint,
 )
 from lit_retrofit.training.checkpoint_io import AtomicCheckpointIO
-from lit_retrofit.training.code_version import code_version
-from lit_retrofit.training.config_changes import changes
 from lit_retrofit.training.ending import ending
 from lit_retrofit.training.faults import faults_in_one_line
 from lit_retrofit.training.lit_module import Retriever
-from lit_retrofit.training.metrics_log import csv_logger
+from lit_retrofit.training.loggers import loggers
 from lit_retrofit.training.near_options import near_options
+from lit_retrofit.training.run_folder import of_this_trial, prepare_embeddings, prepare_output
+from lit_retrofit.training.saved_config import SaveFitConfig
 from lit_retrofit.training.trainer import RetrofitTrainer
 
 log = logging.getLogger(__name__)
-
-# What a run writes; `--overwrite` removes these and nothing else.
-WRITTEN = (
-    "config.yaml",
-    "checkpoints",
-    "metrics.csv",
-    "hparams.yaml",
-    "wandb",
-    TrainingCard.FILE,
-    EmbeddingWriter.FILE,
-    HardestNegatives.FILE,
-    LossGuard.FILE,
-    Remine.FOLDER,
-)
-
-
-class SaveFitConfig(SaveConfigCallback):
-    """Saves the configuration of training alone: the other commands may share its output folder.
-
-    Checkpoints hold it too. A run that goes on tells in one line what it has changed since.
-    """
-
-    KEY = "config"
-
-    @cached_property
-    def _plain(self) -> dict[str, Any]:
-        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        return plain
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Puts the configuration into the checkpoint, as plain values."""
-        checkpoint[self.KEY] = self._plain
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Tells what is not as the checkpoint has it; what may not change is refused by then."""
-        if trainer.state.fn != "fit" or not trainer.is_global_zero or self.KEY not in checkpoint:
-            return
-        changed = changes(checkpoint[self.KEY], self._plain)
-        if changed:
-            log.warning("the run goes on with other options than its checkpoint: %s", ", ".join(changed))
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes config.yaml."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives W&B, where it is asked for, the whole configuration and the version of the code."""
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_hyperparams({"config": self._plain, "code": code_version()})
 
 
 class RetrofitCLI(LightningCLI):
@@ -200,12 +136,12 @@ class RetrofitCLI(LightningCLI):
         options = self._options
         # The others would find what the first has already written.
         if self.subcommand == "fit":
-            options["output"] = _of_this_trial(options["output"])
+            options["output"] = of_this_trial(options["output"])
         first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         if first and self.subcommand == "fit" and options.get("ckpt_path") is None:
             prepare_output(options["output"], options["overwrite"])
         if first and self.subcommand == "predict":
-            _check_embeddings(options["output"] / EmbeddingWriter.FILE, options["overwrite"])
+            prepare_embeddings(options["output"], options["overwrite"])
         if options["save_minutes"] < 0:
             raise UserError(f"save_minutes is {options['save_minutes']}; 0 saves after every step")
         options["overwrite"] = False  # not for the saved config: repeating it must not overwrite this run
@@ -224,13 +160,17 @@ class RetrofitCLI(LightningCLI):
             config["precision"] = "bf16-mixed" if multiplies_bf16(choose_device("auto")) else "32-true"
         config["default_root_dir"] = config["default_root_dir"] or str(folder)
         if config["logger"] in (None, True):
-            config["logger"] = _loggers(self._options) if self.subcommand == "fit" else False
+            config["logger"] = self._loggers(folder) if self.subcommand == "fit" else False
         config["plugins"] = _with_checkpoint_io(config["plugins"])
         config["callbacks"] = [
             *(config["callbacks"] or []),
             *self._callbacks(folder, config["callbacks"] or []),
         ]
         return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self, folder: Path) -> list[Logger]:
+        options = self._options
+        return loggers(folder, checkpoint=options.get("ckpt_path"), wandb=options["wandb"])
 
     def _callbacks(self, folder: Path, given: list[Any]) -> list[Any]:
         trainer = self.config_init[self.subcommand]["trainer"]
@@ -279,21 +219,10 @@ class RetrofitCLI(LightningCLI):
             print("\n".join(ending(self.trainer, self._options["output"])), flush=True)
 
 
-def _of_this_trial(output: Path) -> Path:
-    """In a sweep of W&B's agent, a folder of each run's own: its trials all have the same --output."""
-    run = os.environ.get("WANDB_RUN_ID")
-    return output / run if run and os.environ.get("WANDB_SWEEP_ID") else output
-
-
 def _with_checkpoint_io(plugins: Any) -> list[Any]:
     given = plugins if isinstance(plugins, list) else [plugins] if plugins else []
     own = any(isinstance(plugin, CheckpointIO) for plugin in given)
     return given if own else [*given, AtomicCheckpointIO()]
-
-
-def _check_embeddings(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UserError(f"{path}: already there; give another --output or replace it with --overwrite")
 
 
 def _check_checkpoint(path: str | None) -> None:
@@ -304,64 +233,6 @@ def _check_checkpoint(path: str | None) -> None:
         raise UserError(f"{path}: no such checkpoint; check --ckpt_path")
     if Path(path).is_file():
         read_options(Path(path))
-
-
-def _loggers(options: Any) -> list[Logger]:
-    folder = options["output"]
-    loggers: list[Logger] = [csv_logger(folder, options.get("ckpt_path"))]
-    if options["wandb"]:
-        loggers.append(_wandb_logger(folder))
-    return loggers
-
-
-def _wandb_logger(folder: Path) -> WandbLogger:
-    """Offline it says nothing: what it knows to say is in the lines that `fit` ends with."""
-    from wandb import Settings  # slow to import
-
-    folder.mkdir(parents=True, exist_ok=True)  # or W&B warns that it can look for no repository there
-    offline = not _logged_in_to_wandb()
-    logger = WandbLogger(
-        project="lit-retrofit", save_dir=folder, offline=offline, settings=Settings(silent=offline)
-    )
-    logger._wandb_init.pop(
-        "anonymous", None
-    )  # Lightning always gives it, and W&B warns that it has no effect
-    return logger
-
-
-def _logged_in_to_wandb() -> bool:
-    """Whether there is a key where `wandb login` leaves it. Asking the client itself could prompt."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def prepare_output(folder: Path, overwrite: bool) -> None:
-    """Makes sure that a run does not mix with an earlier one. Other files may be there.
-
-    Raises:
-        UserError: the folder holds a run and `overwrite` is off.
-    """
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file; give a folder with --output")
-    if overwrite:
-        for name in WRITTEN:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return
-    # W&B's logger begins first: after a mistake that ends the run before its data is read it is all there is.
-    found = next((name for name in WRITTEN if name != "wandb" and (folder / name).exists()), None)
-    if found is not None:
-        last = folder / "checkpoints" / "last.ckpt"
-        go_on = f"go on from it with --ckpt_path {shlex.quote(str(last))}, " if last.exists() else ""
-        raise UserError(
-            f"{folder}: already holds a run ({found}); give another --output, {go_on}or replace it with "
-            "--overwrite"
-        )
 
 
 def run(arguments: list[str]) -> None:

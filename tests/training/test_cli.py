@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_retrofit.cli import main
 from lit_retrofit.errors import UserError
-from lit_retrofit.training.cli import _wandb_logger, prepare_output
 from lit_retrofit.training.ending import ending
+from lit_retrofit.training.loggers import _wandb_logger
 from lit_retrofit.training.metrics_log import csv_logger
+from lit_retrofit.training.run_folder import prepare_output
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def logged(run, monkeypatch):
     """Starts a run with W&B on, and tells what its logger was given."""
 
     def start(*extra: str, status: int = 0, **where: str) -> Fake:
-        monkeypatch.setattr("lit_retrofit.training.cli._wandb_logger", lambda folder: Fake())
+        monkeypatch.setattr("lit_retrofit.training.loggers._wandb_logger", lambda folder: Fake())
         assert run(*extra, "--wandb", "true", **where) == status
         return Fake.made[-1]
 
