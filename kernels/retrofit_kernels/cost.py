@@ -68,6 +68,10 @@ _GA102 = "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A"
 _HGX = "NVIDIA HGX B200 data sheet, an eighth of it; processors and L2 as the driver reports them"
 CARDS = {
     "rtx3090": Card("GeForce RTX 3090", (8, 6), 82, 71, 71, 35.6, 936, 6, 24, _GA102),
+    "rtx4080": Card(
+        "GeForce RTX 4080", (8, 9), 76, 97.5, 97.5, 48.7, 717, 64, 16,
+        "NVIDIA Ada GPU architecture whitepaper",
+    ),
     "rtx4090": Card(
         "GeForce RTX 4090", (8, 9), 128, 165.2, 165.2, 82.6, 1008, 72, 24,
         "NVIDIA Ada GPU architecture whitepaper, appendix A",

@@ -24,8 +24,8 @@ activations and launches included."""
 CONTEXT_BYTES = 600_000_000
 """Assumption: what CUDA's context and libraries take of a card's memory."""
 _FLOAT32_TERAFLOP = {
-    "rtx3090": 35.6, "rtx4090": 82.6, "rtx5090": 104.8, "l4": 30.3, "t4": 8.1, "a10": 31.2, "a100": 19.5,
-    "h100": 66.9, "h200": 66.9, "b200": 75.0,
+    "rtx3090": 35.6, "rtx4080": 48.7, "rtx4090": 82.6, "rtx5090": 104.8, "l4": 30.3, "t4": 8.1, "a10": 31.2,
+    "a100": 19.5, "h100": 66.9, "h200": 66.9, "b200": 75.0,
 }  # fmt: skip
 """Peak of fp32 without tensor cores, from the makers' data sheets: torch uses no TF32 unless told to."""
 _PROBE_TOKENS = 1024

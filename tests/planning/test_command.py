@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_said(plan, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--device=h800"], "there are cpu, rtx3090, rtx4090"),
+        (["--device=h800"], "there are cpu, rtx3090, rtx4080, rtx4090"),
         (["--device=t4", "--trainer.precision=bf16-mixed"], "16-mixed"),
         (["--device=h100", "--trainer.devices=0"], "trainer.devices is 0"),
         (["--device=h100", "--query_tokens=0"], "--query_tokens is 0"),
