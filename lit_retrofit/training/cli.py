@@ -198,7 +198,10 @@ class RetrofitCLI(LightningCLI):
         return callbacks
 
     def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
-        """The run's last state, and its best by the validation measure where there is validation data."""
+        """The run's best state by the validation measure, where there is validation data, and its last.
+
+        In this order, for the last one holds what the best is.
+        """
 
         def checkpoint(filename: str, **when: Any) -> ModelCheckpoint:
             return WholeStepCheckpoint(
@@ -206,11 +209,15 @@ class RetrofitCLI(LightningCLI):
             )
 
         every = timedelta(minutes=self._options["save_minutes"])
-        last = [checkpoint("last"), checkpoint("last", train_time_interval=every)]
+        # Of itself Lightning saves after validations, wherever they are, and what comes after them is lost.
+        last = [
+            checkpoint("last", save_on_train_epoch_end=True),
+            checkpoint("last", train_time_interval=every),
+        ]
         data = self.datamodule.options
         if data.validation is None and data.validation_share == 0:
             return last
-        return [*last, checkpoint("best", monitor=MONITOR, mode="max")]
+        return [checkpoint("best", monitor=MONITOR, mode="max"), *last]
 
     def after_fit(self) -> None:
         """Tells what the run has come to."""

@@ -31,6 +31,7 @@ from lit_retrofit.training.optimizer import (
     build_schedule,
     check_options,
 )
+from lit_retrofit.training.resuming import begin_epoch, place_loops
 from lit_retrofit.training.sharded_strategy import ShardedStrategy
 from lit_retrofit.training.sharding import clip_by_norm
 from lit_retrofit.training.step_loss import StepLoss
@@ -224,14 +225,28 @@ class Retriever(LightningModule):
         optimizer = build_optimizer(self.parameters(), self.optimizer_options)
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
-            raise UserError("the run has no end; set --trainer.max_epochs or --trainer.max_steps")
+            if self.optimizer_options.follows_the_steps:
+                raise UserError(
+                    "the learning rate follows the run's number of steps, which is not known; set "
+                    "--trainer.max_epochs or --trainer.max_steps, or --model.optimizer.schedule constant "
+                    "with --model.optimizer.warmup 0"
+                )
+            steps = 0
         schedule = build_schedule(optimizer, self.optimizer_options, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """What the configuration says of rate and decay holds, whatever a checkpoint brought."""
+        """What the configuration says of rate and decay holds, whatever a checkpoint brought.
+
+        Training begins where the checkpoint's data does.
+        """
+        place_loops(self.trainer)
         (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         apply_options(optimizer, cast(LambdaLR, schedule.scheduler), self.optimizer_options)
+
+    def on_train_epoch_start(self) -> None:
+        """No epoch but the first that a resumed run is in goes on from anywhere."""
+        begin_epoch(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained weights only, and the options that rebuild the encoders around them."""

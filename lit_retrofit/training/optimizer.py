@@ -29,6 +29,11 @@ class OptimizerOptions:
     warmup: float = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
 
+    @property
+    def follows_the_steps(self) -> bool:
+        """Whether the rate depends on how many steps the run has in all."""
+        return self.schedule != "constant" or self.warmup > 0
+
 
 def check_options(options: OptimizerOptions) -> None:
     """Checks ranges before anything slow begins.

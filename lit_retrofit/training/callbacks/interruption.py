@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_retrofit.errors import Interrupted
-from lit_retrofit.training.callbacks.whole_steps import ended_a_step
+from lit_retrofit.training.callbacks.whole_steps import as_far_as_it_came, ended_a_step
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -58,14 +58,20 @@ class Interruption(Checkpoint):
         if ended_a_step(trainer, batch_idx) and self._told(trainer):
             # The Trainer itself would log the step only after this hook.
             for logger in trainer.loggers:
-                figures = {name: float(value) for name, value in trainer.logged_metrics.items()}
+                # Those of the last validation are in the log.
+                figures = {
+                    name: float(value)
+                    for name, value in trainer.logged_metrics.items()
+                    if not name.startswith("val/")
+                }
                 logger.log_metrics(figures, trainer.global_step - 1)
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Likewise: the signal may have come during validation."""
         if self._told(trainer):
-            self._stop(trainer)
+            with as_far_as_it_came(trainer):
+                self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gives the signals back."""

@@ -1,7 +1,9 @@
-"""Where an optimizer step ends, and checkpoints that are taken nowhere else."""
+"""Where optimizer steps and epochs end, and checkpoints that say so."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -17,11 +19,26 @@ def ended_a_step(trainer: Trainer, batch_idx: int) -> bool:
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
 
 
+@contextmanager
+def as_far_as_it_came(trainer: Trainer) -> Iterator[None]:
+    """At an epoch's end, what is saved meanwhile does not count an epoch that the run's end has cut short.
+
+    Lightning has counted it by then: a run that goes on by epochs would make one too few.
+    """
+    epochs: Any = trainer.fit_loop.epoch_progress
+    cut = 0 if trainer.is_last_batch else 1
+    for counted in (epochs.total, epochs.current):
+        counted.processed -= cut
+    yield
+    for counted in (epochs.total, epochs.current):
+        counted.processed += cut
+
+
 class WholeStepCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which lets an optimizer step end before it saves.
 
     After a validation in the middle of a step, only one that monitors a measure saves: the weights that were
-    measured are what it is for.
+    measured are what it is for. An epoch that the run's end cuts short is not counted as done.
     """
 
     @property
@@ -35,6 +52,11 @@ class WholeStepCheckpoint(ModelCheckpoint):
         """Saves if it is time, once the step is over."""
         if ended_a_step(trainer, batch_idx):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves if it is time; in an epoch that ends early, what goes on from there ends it first."""
+        with as_far_as_it_came(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last state if the step is over, the best in any case."""

@@ -97,3 +97,21 @@ class WeightsOfEachStep(Callback):
     def _keep(self, module) -> None:
         kept = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
         WeightsOfEachStep.seen.append(kept)
+
+
+class EpochsEnded(Callback):
+    """Writes the step of each epoch's end and of each validation into a file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        self._write(f"epoch {trainer.current_epoch} after {trainer.global_step}")
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        if not trainer.sanity_checking:
+            self._write(f"validation after {trainer.global_step}")
+
+    def _write(self, line: str) -> None:
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
