@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -225,6 +226,8 @@ class Retriever(LightningModule):
         optimizer = build_optimizer(self.parameters(), self.optimizer_options)
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
+            if not any(isinstance(c, (Timer, EarlyStopping)) for c in self.trainer.callbacks):
+                raise UserError("the run has no end; set --trainer.max_epochs or --trainer.max_steps")
             if self.optimizer_options.follows_the_steps:
                 raise UserError(
                     "the learning rate follows the run's number of steps, which is not known; set "

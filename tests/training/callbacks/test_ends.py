@@ -87,3 +87,5 @@ def test_a_time_limit_alone_needs_a_rate_that_does_not_follow_the_steps(run, cap
     assert "the learning rate follows the run's number of steps" in capsys.readouterr().err
     assert run(*words, *CONSTANT, "--overwrite") == 0
     assert run.content()["global_step"] > 0
+    assert run("--trainer.max_epochs", "-1", *CONSTANT, "--overwrite") == 2
+    assert "the run has no end" in capsys.readouterr().err
