@@ -226,7 +226,7 @@ class Retriever(LightningModule):
         optimizer = build_optimizer(self.parameters(), self.optimizer_options)
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
-            if not any(isinstance(c, (Timer, EarlyStopping)) for c in self.trainer.callbacks):
+            if not any(isinstance(c, (Timer, EarlyStopping)) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
                 raise UserError("the run has no end; set --trainer.max_epochs or --trainer.max_steps")
             if self.optimizer_options.follows_the_steps:
                 raise UserError(
