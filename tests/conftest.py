@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import string
 from collections.abc import Callable
@@ -12,6 +13,9 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+
+# Processes of tests that start several are forked from one that has imported what takes seconds.
+multiprocessing.set_forkserver_preload(["lit_retrofit.training.lit_module"])
 
 PROMPTS = {"query": "query: ", "document": "passage: "}
 LENGTHS = {"query": 16, "document": 24}

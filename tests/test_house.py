@@ -103,6 +103,22 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
         assert f"\n  {command} " in done.stdout
 
 
+def test_commands_that_train_nothing_do_not_wait_for_what_trains():
+    """Lightning, peft and transformers' models take three of six seconds; what needs one imports it then."""
+    targets = [command.target.split(":")[0] for name, command in COMMANDS.items() if name != "plan"]
+    code = f"""if True:
+        import sys
+        from importlib import import_module
+        for target in {targets}:
+            import_module(target)
+        late = {{"lightning", "peft", "transformers", "datasets", "mteb", "sentence_transformers"}}
+        assert not late & set(sys.modules), late & set(sys.modules)
+    """
+    assert "lit_retrofit.evaluation.evaluate" in targets
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_files_that_an_example_names_are_shipped():
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "lit_retrofit").rglob("*.py"))
     examples = [line for text in sources for line in re.findall(r"Example: lit-retrofit (.*)", text)]

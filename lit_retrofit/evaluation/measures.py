@@ -230,12 +230,24 @@ def trec_lines(ranking: Ranking, tag: str) -> Iterator[str]:
     Tools that read runs sort them anew and break ties by document id. A tied score is therefore
     written as the next smaller float32, and our order survives.
     """
+    words: dict[str, str] = {}
+    tag = trec_word(tag)
     for query_id, found in ranking:
-        score = np.float32(np.inf)
-        for rank, (document_id, similarity) in enumerate(found, start=1):
-            score = min(np.float32(similarity), np.nextafter(score, np.float32(-np.inf)))
-            columns = (query_id, "Q0", document_id, str(rank), f"{score:.9g}", tag)
-            yield " ".join(map(trec_word, columns)) + "\n"
+        query_word = trec_word(query_id)
+        scores = _falling(np.array([similarity for _, similarity in found], dtype=np.float32)).tolist()
+        for rank, ((document_id, _), score) in enumerate(zip(found, scores, strict=True), start=1):
+            if (word := words.get(document_id)) is None:
+                word = words[document_id] = trec_word(document_id)
+            yield f"{query_word} Q0 {word} {rank} {score:.9g} {tag}\n"
+
+
+def _falling(scores: np.ndarray) -> np.ndarray:
+    """Each score, or the next float32 below the one before it where it is not smaller; in place."""
+    if (scores[1:] < scores[:-1]).all():
+        return scores
+    for place in range(1, len(scores)):
+        scores[place] = min(scores[place], np.nextafter(scores[place - 1], np.float32(-np.inf)))
+    return scores
 
 
 def trec_word(text: str) -> str:

@@ -42,7 +42,7 @@ class EncoderOptions:
             fine-tuning; for LoRA see its `top_layers`). They are then computed once per text and step.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         compile: torch.compile each block: once for all of them and all shapes, so the first steps take
-            seconds to minutes longer.
+            seconds to minutes longer. With `gradient_checkpointing`, of padded texts alone.
         lora: adapters; without them all weights are trained.
         trust_remote_code: run code that the model's repository brings. Leave off unless you read it.
     """
@@ -82,6 +82,11 @@ class Encoder(nn.Module):
         self.normalise = normalise
         if options.compile:
             compile_blocks(backbone)
+            if options.gradient_checkpointing:
+                log.warning(
+                    "compile has no effect on texts laid end to end within gradient_checkpointing: torch "
+                    "compiles nothing there; leave one of them out (model.graph_memory bounds memory, too)"
+                )
         self.cheap = None if options.compile else CheapLayers(backbone)
         self.states = TokenStates(backbone, _first_position(backbone))
         self.train()

@@ -86,16 +86,18 @@ class TokenStates:
         ids = 5 + torch.arange(mask.numel(), device=device).view_as(mask) % 40
         training = backbone.training
         try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                self._packed(backbone, ids, mask)  # in the present mode: some attentions refuse dropout
-            backbone.eval()
-            made, expected = (
-                states(ids, mask)[mask.bool()].float()
-                for states in (
-                    lambda *batch: self._packed(backbone, *batch),
-                    lambda *batch: _padded(backbone, *batch),
+            # Uncompiled: compiling for two texts takes as long as for all those of training.
+            with torch.compiler.set_stance("force_eager"):
+                with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                    self._packed(backbone, ids, mask)  # in the present mode: some attentions refuse dropout
+                backbone.eval()
+                made, expected = (
+                    states(ids, mask)[mask.bool()].float()
+                    for states in (
+                        lambda *batch: self._packed(backbone, *batch),
+                        lambda *batch: _padded(backbone, *batch),
+                    )
                 )
-            )
         except (NotImplementedError, TypeError, ValueError, RuntimeError, ImportError) as error:
             if is_out_of_memory(error):
                 raise

@@ -8,7 +8,6 @@ import torch
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.lora import add_lora, find_blocks
-from lit_retrofit.model.merged_lora import join_layers
 
 if TYPE_CHECKING:
     from lit_retrofit.model.encoder import EncoderOptions
@@ -32,6 +31,8 @@ def make_trainable(backbone: Any, options: EncoderOptions) -> Any:
         adapted = add_lora(backbone, options.lora)
         # A checkpointed block must compute again what it computed: layers must not part in between.
         if not options.gradient_checkpointing:
+            from lit_retrofit.model.merged_lora import join_layers  # peft takes a second and a half to import
+
             join_layers(adapted)
     if options.gradient_checkpointing:
         # After peft, and undone: both libraries let the embeddings require a gradient, for reentrant

@@ -12,6 +12,7 @@ import pytest
 import torch
 from retrofit_kernels.cost import CARDS
 
+from benchmarks.kernels import neighbour_jobs
 from benchmarks.kernels.goals import goal
 from benchmarks.kernels.loss_jobs import _distance, make_inputs
 from benchmarks.kernels.loss_peers import PEERS
@@ -26,11 +27,11 @@ from benchmarks.kernels.worker import JobFailed, run_job
 ROOT = Path(__file__).parents[2]
 
 
-def quick(command: str, output: Path) -> tuple[dict, str]:
-    """Results and page of a quick run."""
+def quick(command: str, output: Path, *peers: str) -> tuple[dict, str]:
+    """Results and page of a quick run of these; the other peers are called below, in this process."""
     subprocess.run(
         [sys.executable, "-m", "benchmarks.kernels", command, "--quick", "--device", "cpu", "--threads", "1",
-         "--output", str(output)],
+         "--output", str(output), "--peers", *peers],
         cwd=ROOT, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}, check=True, capture_output=True,
     )  # fmt: skip
     return json.loads(output.with_suffix(".json").read_text()), output.with_suffix(".md").read_text()
@@ -38,11 +39,11 @@ def quick(command: str, output: Path) -> tuple[dict, str]:
 
 @pytest.mark.slow
 def test_loss(tmp_path):
-    results, page = quick("loss", tmp_path / "loss")
+    names = {"ours", "three_gemms", "eager"}
+    results, page = quick("loss", tmp_path / "loss", *names)
     assert (results["layout"], results["kind"]) == (1, "loss")
     assert 1e-4 < results["matmul_tflops"] < 1e3
-    names = set(results["peers"])
-    assert {"ours", "eager", "three_gemms"} <= names
+    assert set(results["peers"]) == names
     places = {(entry["shape"]["rows"], entry["pass"], entry["peer"]) for entry in results["timings"]}
     assert places == {
         (rows, name_of_pass, name)
@@ -76,28 +77,33 @@ def test_loss(tmp_path):
 
 @pytest.mark.slow
 def test_neighbours(tmp_path):
-    results, page = quick("neighbours", tmp_path / "neighbours")
+    results, page = quick("neighbours", tmp_path / "neighbours", "ours", "faiss", "cuvs")
     assert (results["layout"], results["kind"]) == (1, "neighbours")
     ran = {name for name, peer in results["peers"].items() if peer["status"] == "run"}
-    assert {"ours", "chunked", "faiss", "sentence_transformers"} <= ran
-    assert all(
-        peer["status"] == "not run: needs CUDA" for n, peer in results["peers"].items() if n not in ran
-    )
+    assert ran == {"ours", "faiss"}
+    assert results["peers"]["cuvs"]["status"] == "not run: needs CUDA"
     for entry in results["timings"]:
         assert (entry["skipped"] is None) == (entry["peer"] in ran)
     (quality,) = results["quality"]
-    assert 0.01 < quality["capped"] < 0.9
-    for name in ran:
-        found = quality["peers"][name]
-        assert found["forbidden"] == 0 or name == "sentence_transformers"
-        if SEARCHES[name].exact:
-            assert found["found"] == 1.0
-            assert found["worst_gap"] < 1e-6
+    assert set(quality["peers"]) == ran
     goals = {entry["name"]: entry for entry in results["must_reach"]}
     assert goals["ours_found"]["value"] == 1.0
     assert goals["ours_found"]["reached"] is True
     assert goals["ours_worst_gap"]["value"] == quality["peers"]["ours"]["worst_gap"]
     assert "What is found" in page
+
+
+def test_what_each_installed_search_finds():
+    names = [name for name, peer in SEARCHES.items() if peer.unavailable("cpu", "float32") is None]
+    assert {"ours", "chunked", "faiss", "sentence_transformers"} <= set(names)
+    job = {"shape": [200, 3000, 32], "k": 10, "dtype": "float32", "device": "cpu", "checked": 50}
+    found = neighbour_jobs.quality({**job, "peers": names})
+    assert 0.01 < found["capped"] < 0.9
+    for name, peer in found["peers"].items():
+        assert peer["forbidden"] == 0 or name == "sentence_transformers"
+        if SEARCHES[name].exact:
+            assert peer["found"] == 1.0
+            assert peer["worst_gap"] < 1e-6
 
 
 def test_the_oracle_of_the_search_agrees_with_sorting_everything():

@@ -205,7 +205,7 @@ def test_equal_to_one_process(ranks):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(work, args=(ranks, port), nprocs=ranks)
+    mp.start_processes(work, args=(ranks, port), nprocs=ranks, start_method="forkserver")
 
 
 def test_without_a_process_group():

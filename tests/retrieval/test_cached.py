@@ -104,7 +104,7 @@ def _run(folder, cache, start, embedded):
 
 @pytest.mark.slow
 def test_two_processes_on_one_cache_share_the_work(encoder, bert_folder, tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     with context.Manager() as manager:
         start, embedded = manager.Barrier(2), manager.Queue()
         arguments = (bert_folder, tmp_path, start, embedded)

@@ -1,16 +1,11 @@
-"""One process of several that train a tiny model, or the only one: writes what it found.
-
-Run as ``python one_of_several.py OUTPUT.pt MODEL DATA.jsonl SETTINGS.json``; ranks and addresses come from
-the environment, as torchrun sets them.
-"""
+"""One process of several that train a tiny model, or the only one: writes what it found."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -57,15 +52,17 @@ class Recorder(Callback):
         self.norms.append(float(torch.cat(gradients).norm()))
 
 
-def main() -> None:
-    output, model, data, settings = sys.argv[1:]
-    given = json.loads(Path(settings).read_text())
+def train(
+    environment: Mapping[str, str], output: Path, model: Path, data: Path, given: Mapping[str, Any]
+) -> None:
+    """Ranks and addresses are in the environment, as torchrun sets them."""
+    os.environ.update(environment)
     if not given.get("packs", True):
         packing._on_cpu = refuse
     torch.manual_seed(int(os.environ["RANK"]))  # the first process's weights must win
     module = Retriever(
         EncoderOptions(
-            model,
+            str(model),
             dropout=0.0,
             lora=LoraOptions(r=2, alpha=8) if given["lora"] else None,
             gradient_checkpointing=given.get("gradient_checkpointing", False),
@@ -80,7 +77,7 @@ def main() -> None:
             if ".lora_" in name:
                 parameter.data.normal_(std=0.2, generator=generator)
     records = RetrievalData(
-        DataOptions(train=(data,), validation_share=0.0, token_budget=30 + 40 * int(os.environ["RANK"])),
+        DataOptions(train=(str(data),), validation_share=0.0, token_budget=30 + 40 * int(os.environ["RANK"])),
         SamplingOptions(batch_size=12, negatives=1),
         tokenize=module.tokenizer,
     )
@@ -100,7 +97,3 @@ def main() -> None:
         "held_moments": held(state["exp_avg"] for state in trainer.optimizers[0].state.values()),
     }  # fmt: skip
     torch.save(found, f"{output}.{os.environ['RANK']}")
-
-
-if __name__ == "__main__":
-    main()

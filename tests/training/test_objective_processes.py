@@ -202,7 +202,7 @@ def test_two_processes_equal_one() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(work, args=(port,), nprocs=2)
+    mp.start_processes(work, args=(port,), nprocs=2, start_method="forkserver")
 
 
 def test_every_field_of_a_step_is_joined_in_these_tests() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -17,8 +18,8 @@ import torch
 
 from lit_retrofit.cli import main
 from lit_retrofit.model.loading import load_encoder
+from tests.training import one_of_several
 
-WORKER = Path(__file__).parent / "one_of_several.py"
 CASES = {
     "full": {"lora": False, "graph_memory": 0, "accumulate": 1, "clip": None},
     "lora, some graphs kept, accumulated, clipped": {
@@ -51,31 +52,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, model: Path, data: Path, case: dict, world: int) -> list[dict]:
-    settings = folder / "settings.json"
-    settings.write_text(json.dumps(case))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {
-        **os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(world),
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     output = folder / f"of-{world}.pt"
-    command = [sys.executable, str(WORKER), str(output), str(model), str(data), str(settings)]
-    running = [
-        subprocess.Popen(
-            command,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+    context = multiprocessing.get_context("forkserver")
+    running = []
+    for rank in map(str, range(world)):
+        environment = {**common, "RANK": rank, "LOCAL_RANK": rank}
+        process = context.Process(target=one_of_several.train, args=(environment, output, model, data, case))
+        process.start()
+        running.append(process)
     for process in running:
-        _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors
+        process.join(180)
+        assert process.exitcode == 0
     return [torch.load(f"{output}.{rank}", weights_only=True) for rank in range(world)]
 
 
@@ -112,26 +107,33 @@ def test_several_processes_train_as_one(
             assert part["held_moments"] == pytest.approx(1 if whole_moments else 1 / world, rel=0.1)
 
 
+def command(*words: str) -> None:
+    """The console script, whose processes start the others themselves."""
+    script = Path(sys.executable).parent / "lit-retrofit"
+    done = subprocess.run(
+        [script, *words], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_the_command_line_on_two_devices(bert_folder, data, tmp_path) -> None:
     """`fit` starts the second process itself; both together log what one logs."""
-    console_script = Path(sys.executable).parent / "lit-retrofit"
     losses = {}
     for devices in (1, 2):
         output = tmp_path / f"on-{devices}"
-        command = [
-            console_script, "fit", "--model.encoder.model", bert_folder, "--model.encoder.dropout", "0",
+        words = [
+            "fit", "--model.encoder.model", str(bert_folder), "--model.encoder.dropout", "0",
             "--data.options.train", f"[{data}]", "--data.options.validation_share", "0.3",
             "--data.sampling.batch_size", "8", "--trainer.accelerator", "cpu", "--trainer.devices",
             str(devices), "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1",
-            "--trainer.precision", "64-true", "--output", output, "--wandb", "false",
+            "--trainer.precision", "64-true", "--output", str(output), "--wandb", "false",
         ]  # fmt: skip
-        if devices > 1:
-            command += ["--trainer.strategy", "one_sync"]
-        done = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
+        if devices == 1:
+            assert main(words) == 0
+        else:
+            command(*words, "--trainer.strategy", "one_sync")
         with (output / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         losses[devices] = [
@@ -163,14 +165,10 @@ def test_the_shipped_configs_on_two_processes(bert_folder, data, tmp_path, confi
 
     one = ["--config", str(configs / "cpu.yaml"), "--trainer.precision", "bf16-mixed"]
     assert main(["fit", *one, *words, "--output", str(tmp_path / "one")]) == 0
-    command = [
-        Path(sys.executable).parent / "lit-retrofit", "fit", "--config", configs / f"{config}.yaml", *words,
-        "--trainer.devices", "2", "--output", tmp_path / "two",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    command(
+        "fit", "--config", str(configs / f"{config}.yaml"), *words,
+        "--trainer.devices", "2", "--output", str(tmp_path / "two"),
+    )  # fmt: skip
     assert len(losses("one")) == 2
     assert losses("two") == pytest.approx(losses("one"), rel=0.02)
     assert load_encoder(str(tmp_path / "two")).dimension == 32
