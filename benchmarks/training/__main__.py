@@ -3,7 +3,7 @@
     python -m benchmarks.training --batch-sizes 64 512 4096 --json training.json
 
 Every implementation gets the same base model, LoRA, batches, lengths and precision, has a process of its own,
-and takes turns with the others step by step. A step is tokenization, forward, backward and the optimizer's
+and takes turns with the others. A step is tokenization, forward, backward and the optimizer's
 update. Batches of 4096 and more are run on the two lowest layers of the encoder. Gradients are held against
 those of one graph in float32. Times of one machine say nothing of another's: read the ratios.
 """

@@ -13,24 +13,30 @@ from lit_retrofit.data.records import Record
 
 WARM_UP = 512
 """Queries, at most, of the step before the one whose memory is measured."""
+TURN = 3
+"""Counted steps, at most, of an implementation's turn, after one that is not counted."""
 
 
 def measure(settings: Settings, peers: list[str], batches: list[list[Record]]) -> dict[str, Any]:
     """Times, losses and peak memory of one size of batch, by peer."""
     workers = {peer: Worker(peer, settings) for peer in peers}
     size = len(batches[0])
-    for worker in workers.values():
-        # Not counted: a process gets its memory in its first step (ours at 512 pairs: 22 s of system time).
-        worker.ask("run", batches[0])
     found: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
-    parts = []
-    for batch in batches[1:]:
+    for begin in range(1, len(batches), TURN):
         for peer, worker in workers.items():
-            answer = worker.ask("run", batch)
-            found[peer].append(answer)
-            print(f"{size} pairs, {peer}: {answer['seconds']:.2f} s, loss {answer['loss']:.4f}", flush=True)
-        alone = workers["ours"].ask("parts", batch)
-        parts.append(alone | {"step": found["ours"][-1]["seconds"]})
+            # Not counted: a process gets its memory in its first step (ours at 512 pairs: 22 s of system
+            # time), and a virtual machine may have taken it back in the minutes in which others had their
+            # turn. In training, step follows step.
+            worker.ask("run", batches[0])
+            for batch in batches[begin : begin + TURN]:
+                answer = worker.ask("run", batch)
+                found[peer].append(answer)
+                line = f"{size} pairs, {peer}: {answer['seconds']:.2f} s, loss {answer['loss']:.4f}"
+                print(line, flush=True)
+    parts = [
+        workers["ours"].ask("parts", batch) | {"step": answer["seconds"]}
+        for batch, answer in zip(batches[1:], found["ours"], strict=True)
+    ]
     for worker in workers.values():
         worker.close()
     return {"peers": {peer: _summary(answers, size) for peer, answers in found.items()}, "parts": parts}
