@@ -13,8 +13,6 @@ from lit_retrofit.data.records import Record
 
 WARM_UP = 512
 """Queries, at most, of the step before the one whose memory is measured."""
-TURN = 3
-"""Counted steps, at most, of an implementation's turn, after one that is not counted."""
 
 
 def measure(settings: Settings, peers: list[str], batches: list[list[Record]]) -> dict[str, Any]:
@@ -23,24 +21,17 @@ def measure(settings: Settings, peers: list[str], batches: list[list[Record]]) -
     size = len(batches[0])
     found: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
     parts: list[dict[str, float]] = []
-    for begin in range(1, len(batches), TURN):
-        turn = batches[begin : begin + TURN]
+    for batch in batches[1:]:
         for peer, worker in workers.items():
             # Not counted: a process gets its memory in its first step (ours at 512 pairs: 22 s of system
             # time), and a virtual machine may have taken it back in the minutes in which others had their
             # turn. In training, step follows step.
             worker.ask("run", batches[0])
-            for batch in turn:
-                answer = worker.ask("run", batch)
-                found[peer].append(answer)
-                line = f"{size} pairs, {peer}: {answer['seconds']:.2f} s, loss {answer['loss']:.4f}"
-                print(line, flush=True)
+            answer = worker.ask("run", batch)
+            found[peer].append(answer)
+            print(f"{size} pairs, {peer}: {answer['seconds']:.2f} s, loss {answer['loss']:.4f}", flush=True)
             if peer == "ours":
-                steps = found[peer][-len(turn) :]
-                parts += [
-                    worker.ask("parts", batch) | {"step": step["seconds"]}
-                    for batch, step in zip(turn, steps, strict=True)
-                ]
+                parts.append(worker.ask("parts", batch) | {"step": answer["seconds"]})
     for worker in workers.values():
         worker.close()
     return {"peers": {peer: _summary(answers, size) for peer, answers in found.items()}, "parts": parts}

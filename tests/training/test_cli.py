@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_retrofit.cli import main
 from lit_retrofit.errors import UserError
+from lit_retrofit.training.cli import RetrofitCLI
 from lit_retrofit.training.ending import ending
 from lit_retrofit.training.loggers import _wandb_logger
 from lit_retrofit.training.metrics_log import csv_logger
@@ -274,3 +275,17 @@ def test_predict_replaces_no_embeddings_unasked(bert_folder, tmp_path, capsys) -
     assert (out / "embeddings.npy").read_bytes() == b"mine"
     assert main([*words, "--overwrite"]) == 0
     assert (out / "embeddings.npy").stat().st_size > 4
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_command_makes_no_parser_but_its_own(command, monkeypatch, capsys) -> None:
+    made = []
+    prepare = RetrofitCLI._prepare_subcommand_parser
+
+    def noting(self, klass, subcommand, **kwargs):
+        made.append(subcommand)
+        return prepare(self, klass, subcommand, **kwargs)
+
+    monkeypatch.setattr(RetrofitCLI, "_prepare_subcommand_parser", noting)
+    assert main([command, "--no_such_option", "1"]) == 2
+    assert made == [command] and "no such option" in capsys.readouterr().err
