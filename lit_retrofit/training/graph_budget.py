@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from types import TracebackType
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -78,25 +79,28 @@ class GraphBudget:
 class GraphSize:
     """Counts what autograd keeps of the operations inside: distinct storages, without the weights'.
 
+    Only what is still alive at the end counts, which is why the result has to be held inside: a branch that
+    nobody uses, such as BERT's pooler, is gone by then, and its place in memory is another tensor's.
+
     Of checkpointed blocks that is what they begin with; what all share (masks, positions) is not seen. Their
     activations come and go in the backward pass, block by block: one block's come on top.
 
     Args:
         weights: data pointers that are there anyway.
         cheap: layers whose output is not kept but made again.
+
+    Attributes:
+        bytes: the count, once all is done.
     """
 
     def __init__(self, weights: frozenset[int], cheap: CheapLayers | None = None) -> None:
+        self.bytes = 0
         self._weights = weights
-        self._seen: dict[int, int] = {}
+        # torch keeps one Python object for a storage as long as the storage lives
+        self._seen: WeakSet[torch.UntypedStorage] = WeakSet()
         self._notes = Notes()
         self._inside = ExitStack()
         self._cheap = cheap
-
-    @property
-    def bytes(self) -> int:
-        """Counted so far."""
-        return sum(self._seen.values())
 
     def _keep(self, tensor: Tensor) -> Tensor | tuple[Output, torch.Size]:
         output = self._notes.find(tensor)
@@ -113,7 +117,7 @@ class GraphSize:
         if tensor.layout is torch.strided:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._weights:
-                self._seen[storage.data_ptr()] = storage.nbytes()
+                self._seen.add(storage)
 
     def __enter__(self) -> GraphSize:
         if self._cheap is not None:
@@ -126,6 +130,7 @@ class GraphSize:
     ) -> None:
         self._inside.__exit__(kind, error, trace)
         self._notes = Notes()  # lets go of the last outputs
+        self.bytes = sum(storage.nbytes() for storage in self._seen)
 
 
 def _take(kept: Tensor | tuple[Output, torch.Size]) -> Tensor:

@@ -68,15 +68,13 @@ def test_all_devices_are_planned_for(plan, capsys) -> None:
     four = plan(*words, "--trainer.devices=4")
     assert "on 4 × h100" in capsys.readouterr().out
     assert (two["settings"]["devices"], two["settings"]["num_nodes"]) == (2, 2)
-    assert two["memory"] == pytest.approx(four["memory"], rel=0.01)
-    assert two["time"] == pytest.approx(four["time"], rel=0.01)
+    assert (two["memory"], two["time"]) == (four["memory"], four["time"])
     # 16 queries and their 48 documents are a device's
     assert four["memory"]["embeddings"] == one["memory"]["embeddings"] / 4
     assert four["time"]["tokens"] == one["time"]["tokens"] == 64 * (16 + 3 * 24)
     assert four["time"]["forward"] == pytest.approx(one["time"]["forward"] / 4)
     assert four["time"]["examples_per_hour"] == pytest.approx(64 * 3600 / four["time"]["total"])
-    # measured memory differs by a few bytes from plan to plan
-    assert four["largest_batch_kept"] == pytest.approx(4 * one["largest_batch_kept"], rel=0.01)
+    assert 0 <= four["largest_batch_kept"] - 4 * one["largest_batch_kept"] < 4
     assert "4 devices share" in four["assumptions"][-1]
     shared = plan("--trainer.devices=2", "--trainer.precision=32-true", device="cpu")
     assert shared["memory"]["available"] < 0.75 * plan(device="cpu")["memory"]["available"]

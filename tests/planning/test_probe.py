@@ -35,7 +35,8 @@ def test_the_graph_of_another_micro_batch_is_foretold(kind: str, options: dict, 
     with torch.no_grad():
         encoder(ids, mask)
     with GraphSize(frozenset(p.data_ptr() for p in encoder.parameters()), encoder.cheap) as size:
-        encoder(ids, mask)
+        embeddings = encoder(ids, mask)
+    assert embeddings.requires_grad
     # Some tensors below the blocks are not foretold: much of these two narrow blocks, 2 % of a real model.
     # And ModernBERT's first block lacks a norm that the second, the only one trained here, has.
     tolerance = 0.25 if kind == "modernbert" and "freeze_layers" in options else 0.2
@@ -57,8 +58,8 @@ def test_what_a_cut_encoder_keeps_is_what_the_whole_keeps(kind: str, half: bool,
             one(ids, mask)
         kept = GraphSize(frozenset(p.data_ptr() for p in one.parameters()), one.cheap)
         with autocast(half), kept as size:
-            one(ids, mask)
-        assert one.states.packs(one.backbone, ids.device)
+            embeddings = one(ids, mask)
+        assert embeddings.requires_grad and one.states.packs(one.backbone, ids.device)
         sizes.append(size.bytes)
     assert sizes[0] == pytest.approx(sizes[1], rel=0.002)  # by alignment
 

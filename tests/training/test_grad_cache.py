@@ -226,6 +226,16 @@ def test_a_graph_that_is_dropped_is_gone(build) -> None:
     assert alive() is None
 
 
+def test_a_branch_that_is_dropped_does_not_count() -> None:
+    """Its memory is given to what follows or not, as it happens: plans differed by a hundredth between runs."""
+    rows = torch.ones(6, requires_grad=True)
+    with GraphSize(frozenset()) as size:
+        unused = [rows.expand(100, 6).exp() for _ in range(2)]
+        del unused
+        used = rows.exp()
+    assert size.bytes == used.untyped_storage().nbytes()
+
+
 def test_the_size_of_a_graph_is_what_it_keeps(build) -> None:
     """Against a count of the storages that autograd's nodes hold on to, by walking the graph."""
     encoder = build()
@@ -286,8 +296,8 @@ def test_checkpointing_below_the_trained_blocks_keeps_nothing(build, method: str
         blocks[0].register_forward_hook(lambda _, args, output, seen=seen: seen.append(output.requires_grad))
         batch = micro_batches(encoder)[0]
         with GraphSize(frozenset(p.data_ptr() for p in encoder.parameters())) as size:
-            encoder(batch.input_ids, batch.attention_mask)
-        assert not any(seen)
+            embeddings = encoder(batch.input_ids, batch.attention_mask)
+        assert embeddings.requires_grad and not any(seen)
         sizes.append(size.bytes)
     assert sizes[1] < sizes[0]
 
