@@ -227,7 +227,7 @@ def test_a_graph_that_is_dropped_is_gone(build) -> None:
 
 
 def test_a_branch_that_is_dropped_does_not_count() -> None:
-    """Its memory is given to what follows or not, as it happens: plans differed by a hundredth between runs."""
+    """Its memory may be given to what follows: with that counted, plans differed from run to run."""
     rows = torch.ones(6, requires_grad=True)
     with GraphSize(frozenset()) as size:
         unused = [rows.expand(100, 6).exp() for _ in range(2)]
