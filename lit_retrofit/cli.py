@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
-from lit_retrofit.errors import Interrupted, UserError
+from lit_retrofit.errors import Interrupted, Terminated, UserError
 from lit_retrofit.training.near_options import near_options
 from lit_retrofit.training.shipped_configs import with_shipped_config
 
@@ -127,11 +127,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if str(stopped):
             print(f"lit-retrofit {words[0]}: {stopped}", file=sys.stderr)
         return 128 + stopped.signal_number
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         resumes = words[0] in COMMANDS and COMMANDS[words[0]].resumes
         advice = "; the same command goes on where it was" if resumes else ""
-        print(f"lit-retrofit {words[0]}: interrupted{advice}", file=sys.stderr)
-        return 130
+        terminated = isinstance(stopped, Terminated)
+        what = "stopped by SIGTERM" if terminated else "interrupted"
+        print(f"lit-retrofit {words[0]}: {what}{advice}", file=sys.stderr)
+        return 143 if terminated else 130
 
 
 # How warnings begin that no user of the command can act on: what libraries tell their own developers, and

@@ -11,6 +11,8 @@ from benchmarks.commands import lit_retrofit
 
 RECIPE = "configs/recipes/quickstart.yaml"
 PROBE_STEPS = 8
+ENOUGH = 0.95
+"""Of the time: a training that used less, its probe being slow, is done again with as many steps as fit."""
 
 
 def train(records: Path, model: str, seconds: float, seed: int, folder: Path, log: Path) -> dict[str, Any]:
@@ -34,6 +36,9 @@ def train(records: Path, model: str, seconds: float, seed: int, folder: Path, lo
     probe = _fit(mined, model, PROBE_STEPS, seed, folder / "probe", log)
     steps = max(1, round((seconds - mining) * probe["steps"] / probe["seconds"]))
     card = _fit(mined, model, steps, seed, folder / "fit", log)
+    if card["seconds"] < ENOUGH * (seconds - mining):
+        steps = round(steps * (seconds - mining) / card["seconds"])
+        card = _fit(mined, model, steps, seed, folder / "fit", log)
     return card | {"seconds": card["seconds"] + mining}
 
 

@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.training_args import (
 from sentence_transformers.util import mine_hard_negatives
 from transformers import TrainerCallback
 
+from benchmarks.equal_time.ours import ENOUGH
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.parallel import add_parallel_positives
 from lit_retrofit.model.lora import find_targets
@@ -98,7 +99,11 @@ def _train(shared: Shared, setting: Setting, output: Path) -> tuple[int, float]:
     _, probe = _run(shared, setting, rows, PROBE_STEPS, float("inf"), output)
     # The first step also pays for allocations.
     per_step = (probe.step_ends[-1] - probe.step_ends[0]) / (len(probe.step_ends) - 1)
-    model, clock = _run(shared, setting, rows, max(1, round(left / per_step)), left, output)
+    steps = max(1, round(left / per_step))
+    model, clock = _run(shared, setting, rows, steps, left, output)
+    if len(clock.step_ends) == steps and clock.step_ends[-1] < ENOUGH * left:
+        steps = round(steps * left / clock.step_ends[-1])
+        model, clock = _run(shared, setting, rows, steps, left, output)
     _merge_adapters(model[0].auto_model)
     model.max_seq_length = 512
     model.save_pretrained(str(output), create_model_card=False)

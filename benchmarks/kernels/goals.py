@@ -58,6 +58,7 @@ def predictions(shapes: Sequence[Shape], predict: Predict, timings: list[Entry],
                     "shape": asdict(shape),
                     "dtype": dtype,
                     "limited_by": cost.limited_by,
+                    "resident_blocks": cost.occupancy.blocks if cost.occupancy else None,
                     "predicted_seconds": cost.seconds,
                     "measured_seconds": measured,
                 }

@@ -184,6 +184,7 @@ def _predictions(results: Entry) -> str:
     head = ["card", "shape", "dtype", "prediction, not measured", "measured"]
     return (
         "## GPUs\n\nThe prediction is the cost model of `retrofit_kernels.cost`, at 80 % of the data sheet's "
-        "tensor-core rate and 90 % of its bandwidth. **It is not a measurement.** The last column is empty "
+        "tensor-core rate (before compute capability 8.0, of its fp32 rate) and 90 % of its bandwidth. "
+        "**It is not a measurement.** The last column is empty "
         "until the benchmark has run on the card.\n\n" + table(head, rows)
     )

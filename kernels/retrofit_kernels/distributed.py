@@ -10,14 +10,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from retrofit_kernels._loss.agreement import agreement_of, counts_of_all
 from retrofit_kernels._loss.arguments import check_contrastive, checked_positives
 from retrofit_kernels._loss.crowd import Crowd
 from retrofit_kernels._loss.operands import Documents, Operands, Queries, Settings
-from retrofit_kernels._loss.operation import arguments_of, info_nce_operation
+from retrofit_kernels._loss.operation import arguments_of, info_nce_operation, times
 from retrofit_kernels._shared.checks import compute_dtype
 from retrofit_kernels._shared.pairs import PADDING
 from retrofit_kernels.contrastive import ContrastiveOutput, operands_of, settings_of
-from retrofit_kernels.options import ContrastiveOptions
+from retrofit_kernels.options import ContrastiveOptions, Reduction
 
 
 def distributed_info_nce(
@@ -56,7 +57,8 @@ def distributed_info_nce(
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
-        ValueError: an argument of the wrong shape, device or value, or of another width than on another rank.
+        ValueError: an argument of the wrong shape, device or value, on this process or another; an option,
+            a width or a dtype that is not the same everywhere. It is raised on all processes.
         RuntimeError: torch.distributed is not initialised.
     """
     if not (dist.is_available() and dist.is_initialized()):
@@ -64,17 +66,21 @@ def distributed_info_nce(
             "distributed_info_nce needs torch.distributed.init_process_group to be called first"
         )
     options = ContrastiveOptions() if options is None else options
-    check_contrastive(queries, documents, scale, options)
-    answers = checked_positives(positives, queries, documents)
-    if not isinstance(scale, Tensor):
-        scale = torch.tensor(scale, dtype=compute_dtype(queries.dtype), device=queries.device)
-    own, right = operands_of(queries, documents, answers, options)
-    crowd = Crowd.meet(_widths(own, right, options), len(queries), len(documents), queries.device, group)
+    device = _meeting_place(queries, group)
+    try:
+        own, right, scale = _checked(queries, documents, scale, positives, options)
+    except (TypeError, ValueError):
+        counts_of_all(None, (0, 0), device, group)  # the others must not wait for this process
+        raise
+    settings = settings_of(queries, options)
+    agreement = agreement_of(own, right, scale, options, settings)
+    counts = counts_of_all(agreement, (len(queries), len(documents)), device, group)
+    crowd = Crowd(dist.get_rank(group), [row[0] for row in counts], [row[1] for row in counts], group)
     own, right = _numbered(own, right, crowd)
-    settings = settings_of(queries, options, crowd.first_query)
-    weights, weight = _shares(options, crowd, scale)
-    if settings.reduction == "mean":
-        settings = replace(settings, reduction="sum")  # the weights divide by the whole batch
+    weights, weight = _shares(options, crowd, compute_dtype(queries.dtype))
+    # The weights divide by the whole batch.
+    reduction: Reduction = "none" if settings.reduction == "none" else "sum"
+    settings = replace(settings, first_query=crowd.first_query, reduction=reduction)
     leaves = own.embeddings, right.embeddings, scale
     loss, accuracy, masked = _Distributed.apply(*leaves, own, right, weights, weight, settings, crowd)
     return ContrastiveOutput(loss, accuracy, masked)
@@ -102,7 +108,8 @@ class _Distributed(torch.autograd.Function):
         wanted = [needs_queries, needs_documents, needs_queries and shared, needs_scale]
         arguments = [*arguments_of(operands, settings)[:-1], wanted]
         loss, accuracy, masked, *gradients = info_nce_operation(*arguments)
-        ctx.crowd, ctx.kinds = crowd, [tensor.dtype for tensor in (queries, documents, scale)]
+        ctx.crowd = crowd
+        ctx.kinds = [(tensor.device, tensor.dtype) for tensor in (queries, documents, scale)]
         ctx.again = (operands, settings, wanted) if settings.reduction == "none" else None
         ctx.wanted, ctx.weight = wanted, weight
         ctx.save_for_backward(*gradients)
@@ -119,13 +126,14 @@ class _Distributed(torch.autograd.Function):
             raise RuntimeError(
                 "distributed_info_nce has no second derivative: call backward without create_graph=True"
             )
-        to_loss, gradients = upstream[0], ctx.saved_tensors
+        factor: Tensor | None = upstream[0] * ctx.weight
+        gradients = ctx.saved_tensors
         if ctx.again is not None:
             operands, settings, wanted = ctx.again
-            rows = to_loss if operands.weights is None else to_loss * operands.weights
+            rows = upstream[0] if operands.weights is None else upstream[0] * operands.weights
             summed = replace(settings, reduction="sum")
             arguments = arguments_of(replace(operands, weights=rows), summed)[:-1]
-            gradients, to_loss = info_nce_operation(*arguments, wanted)[3:], torch.ones_like(to_loss.sum())
+            gradients, factor = info_nce_operation(*arguments, wanted)[3:], None
         needs_queries, needs_documents, needs_columns, needs_scale = ctx.wanted
         to_queries, to_documents, to_columns, to_scale = gradients
         if needs_columns:
@@ -133,7 +141,7 @@ class _Distributed(torch.autograd.Function):
         if needs_documents:
             to_documents = ctx.crowd.scatter_documents(to_documents)
         made = [
-            (gradient * (to_loss * ctx.weight)).to(kind) if need else None
+            times(gradient, factor, *kind) if need else None
             for gradient, kind, need in zip(
                 (to_queries, to_documents, to_scale),
                 ctx.kinds,
@@ -144,22 +152,26 @@ class _Distributed(torch.autograd.Function):
         return (*made, None, None, None, None, None, None)
 
 
-def _widths(own: Queries, right: Documents, options: ContrastiveOptions) -> dict[str, int]:
-    """What must be the same everywhere, for tensors of this width are gathered; 0 for what is not used."""
+def _meeting_place(queries: object, group: ProcessGroup | None) -> torch.device:
+    """Where the collectives of the group work, whatever the arguments are and wherever they lie."""
+    kind = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
+    if isinstance(queries, Tensor) and queries.device.type == kind:
+        return queries.device
+    return torch.device(kind)
 
-    def width(tensor: Tensor | None) -> int:
-        return 0 if tensor is None else tensor.shape[-1]
 
-    return {
-        "dimension": right.embeddings.shape[1],
-        "positives per query": own.positives.shape[1],
-        "query_ids per query": width(own.ids),
-        "document_groups": int(right.groups is not None),
-        "owners": int(right.owners is not None),
-        "guide dimension": width(right.guide),
-        "query_to_query": int(options.query_to_query),
-        "both_directions": int(options.both_directions),
-    }
+def _checked(
+    queries: Tensor,
+    documents: Tensor,
+    scale: float | Tensor,
+    positives: Tensor | None,
+    options: ContrastiveOptions,
+) -> tuple[Queries, Documents, Tensor]:
+    check_contrastive(queries, documents, scale, options)
+    answers = checked_positives(positives, queries, documents)
+    if not isinstance(scale, Tensor):
+        scale = torch.tensor(scale, dtype=compute_dtype(queries.dtype), device=queries.device)
+    return *operands_of(queries, documents, answers, options), scale
 
 
 def _numbered(own: Queries, right: Documents, crowd: Crowd) -> tuple[Queries, Documents]:
@@ -172,13 +184,16 @@ def _numbered(own: Queries, right: Documents, crowd: Crowd) -> tuple[Queries, Do
     return replace(own, positives=positives), replace(right, owners=move(right.owners, crowd.first_query))
 
 
-def _shares(options: ContrastiveOptions, crowd: Crowd, scale: Tensor) -> tuple[Tensor | None, float]:
-    """(B,) what each of this process's losses counts for, None for all one, and a weight of the whole."""
+def _shares(options: ContrastiveOptions, crowd: Crowd, dtype: torch.dtype) -> tuple[Tensor | None, float]:
+    """(B,) what each of this process's losses counts for, None for all one, and a weight of the whole.
+
+    The weights are added up in the type of computation: the scale may be a parameter of 16 bits.
+    """
     if options.reduction != "mean":
         return options.weights, 1.0
     if options.weights is None:
         return None, 1 / max(1, crowd.queries)
-    weights = options.weights.to(scale.dtype)
+    weights = options.weights.to(dtype)
     total = crowd.add_up(weights.sum())
     return weights / total.masked_fill(total == 0, 1.0), 1.0
 

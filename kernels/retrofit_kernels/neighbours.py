@@ -40,7 +40,7 @@ class NeighbourOptions:
         query_ids: (Q,) or (Q, P) int64, ids of the documents each query must not find; -1 is padding. Comes
             together with `corpus_ids`.
         corpus_ids: (N,) int64.
-        ceiling: (Q,) floating point; only scores strictly below it are found.
+        ceiling: (Q,) floating point; only scores strictly below it are found. inf: none; NaN is refused.
         query_groups: (Q,) int64; a query finds only documents of its own group (a language, for instance).
             Comes together with `corpus_groups`. Groups are searched one by one, so they also save time.
         corpus_groups: (N,) int64.
@@ -158,6 +158,10 @@ def _check(queries: Tensor, corpus: Tensor, k: int, options: NeighbourOptions) -
     check_matching(groups, ("corpus_groups", options.corpus_groups, ((documents,),)), where)
     if options.ceiling is not None:
         check_floats("ceiling", options.ceiling, ((rows,),), where)
+        unknown = options.ceiling.isnan()
+        if bool(unknown.any()):
+            row = int(unknown.nonzero()[0])
+            raise ValueError(f"ceiling must be numbers, but row {row} is NaN; where there is none, use inf")
     _check_backend(queries, corpus, k, options)
 
 

@@ -20,9 +20,9 @@ class Threshold:
     Similarities are inner products before scaling: cosines, for unit vectors. Where a query has several
     positives, the lowest of them counts. The own positives are never left out.
 
-    Limits that depend on the positive's similarity are exceeded by more than rounding only: by 2^-19 of the
-    product of both lengths (2^-48 in fp64; 2^-11 where a GPU multiplies fp32 in tf32). So a duplicate of the
-    positive is a negative with a margin of 0, always.
+    Limits that depend on the positive's similarity are exceeded by more than rounding only: at D dimensions,
+    by (D + 8) · 2^-22 of the product of both lengths ((D + 8) · 2^-51 in fp64; 2^-9 more where a GPU
+    multiplies fp32 in tf32). So a duplicate of the positive is a negative with a margin of 0, always.
 
     Attributes:
         value: the number that `rule` speaks of.
@@ -74,7 +74,7 @@ class ContrastiveOptions:
             costs 6·B²·D further multiply-adds. `query_to_query`, `document_to_document` and `hardness` are
             of the first part alone.
         hardness: negatives count exp(hardness · similarity) times, without gradient through the weight
-            (EmbeddingGemma, arXiv 2509.20354: 5).
+            (EmbeddingGemma, arXiv 2509.20354: 5). At most as large as the scale may be.
         focal: each loss is multiplied by (1 - p)^focal, p the positive's probability, with gradient through
             the factor (Lin et al., arXiv 1708.02002, eq. 4; KaLM-V2, arXiv 2506.20923: 0.5).
         prefixes: ascending dimensions up to D. The loss is then the weighted sum of the losses of the
@@ -84,14 +84,16 @@ class ContrastiveOptions:
         weights: (B,) weight ≥ 0 of each query's loss, without gradient. "mean" divides by their sum.
         reduction: "mean" or "sum" over the queries, or "none" for one loss per query. "none" makes the logits
             twice (8u FLOP instead of 6u), for its row weights are known only in backward.
-        precision: how fp32 embeddings are multiplied on a GPU: "tf32", "tf32x3" or "ieee" (exact fp32); the
-            gradients' products in tf32 or, with the two others, exactly. A CPU multiplies them exactly.
+        precision: how fp32 embeddings are multiplied on a GPU: "tf32" (negatives err by some percent at low
+            temperatures, see the README's limits), "tf32x3" or "ieee" (exact fp32); the gradients' products
+            in tf32 or, with the two others, exactly. A CPU multiplies them exactly.
             ``torch.set_float32_matmul_precision`` changes nothing here.
         strip_bytes: memory budget of one strip of logits, in bytes; at least one row is held. A CPU takes
-            128 MiB and 1024 rows at most, for higher strips are no faster there.
-        check_finite: refuse embeddings with infinite values or NaN, which costs a pass over them and, on a
-            GPU, waits for it. It decides by values: torch.compile breaks the graph there, or with
-            ``fullgraph=True`` fails.
+            128 MiB and 1024 rows at most, for higher strips are no faster there. Plain torch works on a strip
+            in tiles of 8 MiB on a CPU and 32 MiB on a GPU, of which up to four are held beside it.
+        check_finite: refuse embeddings with infinite values or NaN, the guide's too, which costs a pass over
+            them and, on a GPU, waits for it. It decides by values: torch.compile breaks the graph there, or
+            with ``fullgraph=True`` fails.
         backend: "auto" takes Triton on GPUs of compute capability 8.0 or more, for all but fp64, else torch.
     """
 

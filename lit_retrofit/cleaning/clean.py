@@ -14,6 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lit_retrofit.cleaning.compare import cap_languages, compare
 from lit_retrofit.cleaning.leakage import evaluation_files, read_evaluation_sets
+from lit_retrofit.cleaning.named_models import stamp_models
 from lit_retrofit.cleaning.options import (
     ConsistencyOptions,
     DuplicateOptions,
@@ -32,8 +33,9 @@ from lit_retrofit.data.formats import check_format_name
 from lit_retrofit.data.record_files import check_record_file
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import Interrupted, UserError
+from lit_retrofit.retrieval.copied import COPIED_WORDS
 
-_WORK_FORMAT = 1  # of the files in the work folder
+_WORK_FORMAT = 2  # of the files in the work folder
 
 
 def clean(
@@ -48,7 +50,7 @@ def clean(
     duplicates: DuplicateOptions = DuplicateOptions(),  # noqa: B008
     leakage: LeakageOptions = LeakageOptions(),  # noqa: B008
     consistency: ConsistencyOptions = ConsistencyOptions(),  # noqa: B008
-    copied_words: int | None = 5,
+    copied_words: int | None = COPIED_WORDS,
     garbled: bool = True,
     max_per_language: int | None = None,
     seed: int = 0,
@@ -62,8 +64,9 @@ def clean(
 
     Writes the records that stay, in their order and with their texts unchanged, to OUTPUT, and counts and
     examples of every rule beside it, to <OUTPUT's stem>.summary.json. The data are streamed; memory grows by
-    about 50 bytes a record. A run that was stopped or killed goes on where it was when the same command is
-    given again. The result does not depend on the number of workers.
+    about 130 bytes a record, and 50 for each of its documents beyond the first. A run that was stopped or
+    killed goes on where it was when the same command is given again. The result does not depend on the number
+    of workers.
 
     Args:
         data: a file, folder, pattern, hub data set or named source (source:NAME), or quickstart:train; or a
@@ -116,6 +119,7 @@ def clean(
         "work_format": _WORK_FORMAT,
         "data": [[asdict(part) for part in sources.parts], format, skip_invalid, stamp(inputs)],
         "evaluation": stamp(evaluation_files(leakage)),
+        "models": stamp_models(lengths, consistency),
         **asdict(rules),
     }
     processes = workers or available_processors()

@@ -42,10 +42,18 @@ def find_equal(hashes: NDArray[np.uint64]) -> Repeated:
     Args:
         hashes: (records,).
     """
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    of = first[inverse]
-    rows = np.flatnonzero(of != np.arange(len(hashes)))
-    return Repeated(rows, of[rows], np.ones(len(rows)))
+    order = np.argsort(hashes, kind="stable")
+    first = _changes(hashes[order])
+    rows, of = order[~first], order[first][(np.cumsum(first) - 1)[~first]]
+    ascending = np.argsort(rows)
+    return Repeated(rows[ascending], of[ascending], np.ones(len(rows)))
+
+
+def _changes(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which values differ from the one before; the first does."""
+    found = np.ones(len(values), bool)
+    found[1:] = values[1:] != values[:-1]
+    return found
 
 
 def find_exact(
@@ -65,21 +73,39 @@ def find_exact(
     Returns:
         The equal ones, and those in conflict with an earlier record or with themselves. The two share none.
     """
-    _, first, ids = np.unique(documents[:, 0], return_index=True, return_inverse=True)
-    differing = np.zeros(len(first), bool)
-    differing[ids[documents[:, 1] != documents[first[ids], 1]]] = True
-    of_several = differing[ids]
-    _, equals = np.unique(hashes, return_inverse=True)
+    of_several = _of_several_texts(documents)
+    _, ids = np.unique(documents[of_several, 0], return_inverse=True)
+    equals = _number_equals(hashes)
     involved = np.isin(equals, equals[records[of_several]])
     simple = np.flatnonzero(~involved)
     found = find_equal(hashes[simple])
     equal, conflicts = _settle(
-        np.flatnonzero(involved), equals, ids[of_several], documents[of_several, 1], records[of_several]
+        np.flatnonzero(involved), equals, ids, documents[of_several, 1], records[of_several]
     )
     rows = np.concatenate([simple[found.rows], equal.rows])
     of = np.concatenate([simple[found.of], equal.of])
     order = np.argsort(rows)
     return Repeated(rows[order], of[order], np.ones(len(rows))), conflicts
+
+
+# Sorted by hand: `np.unique` takes twice the memory for it, and documents are what there is most of.
+def _of_several_texts(documents: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Places of the documents whose id has several texts, ascending."""
+    order = np.argsort(documents[:, 0], kind="stable")
+    begins = _changes(documents[order, 0])
+    differs = _changes(documents[order, 1]) & ~begins
+    number = np.cumsum(begins)
+    several = np.zeros(len(order) + 1, bool)
+    several[number[differs]] = True
+    return np.sort(order[several[number]])
+
+
+def _number_equals(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The same number for equal hashes."""
+    order = np.argsort(hashes, kind="stable")
+    numbers = np.empty(len(hashes), np.int64)
+    numbers[order] = np.cumsum(_changes(hashes[order]))
+    return numbers
 
 
 def _settle(

@@ -22,7 +22,7 @@ from lit_retrofit.cleaning.signatures import (
     similarity,
 )
 from lit_retrofit.data.formats import read_records
-from lit_retrofit.data.records import Document, RetrievalSet
+from lit_retrofit.data.records import Document, RetrievalSet, is_made_up
 from lit_retrofit.data.splitting import to_retrieval_set
 from lit_retrofit.evaluation.benchmarks import find_benchmarks
 from lit_retrofit.quickstart.embedded_data import resolve_data
@@ -34,7 +34,7 @@ class Guarded:
 
     Attributes:
         names: "SET ID" of each text, for reports.
-        ids: each id, with the number of a text that has it.
+        ids: each id that its source gave it, with the number of a text that has it.
         hashes: of each folded text, likewise.
         signatures: (texts, `VALUES`) uint16; no rows where only equal texts count.
         keys: (bands, texts) uint64, each band ascending.
@@ -56,7 +56,8 @@ class Guarded:
         ids: dict[str, int] = {}
         hashes: dict[int, int] = {}
         for number, (_, item_id, text) in enumerate(items):
-            ids.setdefault(item_id, number)
+            if not is_made_up(item_id):
+                ids.setdefault(item_id, number)
             hashes.setdefault(hash_text(fold(text)), number)
         names = tuple(f"{name} {item_id}" for name, item_id, _ in items)
         if near is None or not items:

@@ -75,7 +75,8 @@ class LeakageOptions:
             quickstart:test), either with @SPLIT for another split than their own, and files of records.
         documents: a positive must be none of the relevant documents, none of the whole corpus, or may be any.
             Training and evaluation often share a corpus: only what answers an evaluation query gives it away.
-        ids: compare ids, too. Turn it off where ids are mere numbers of rows.
+        ids: compare ids, too, but for those that reading made up (FILE:LINE, text:HASH). Turn it off where
+            the ids of the data are mere numbers of rows.
         near: drop records with a text this similar (see duplicates) to one of the evaluation; null: only
             equal ones.
     """

@@ -15,7 +15,7 @@ from lit_retrofit.cleaning.options import Range, Rules
 from lit_retrofit.cleaning.verdicts import Verdict
 from lit_retrofit.data.records import Record
 from lit_retrofit.data.text_language import detect, enough_letters, is_known, same_language
-from lit_retrofit.retrieval.words import tokenize
+from lit_retrofit.retrieval.copied import find_copied
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,13 +85,9 @@ class RecordRules:
 
     def _copied(self, record: Record) -> Iterator[Verdict]:
         least = self._rules.copied_words
-        words = tokenize(record.query) if least else []
-        if not least or len(words) < least:
-            return
-        query = f" {' '.join(words)} "
-        for number, positive in enumerate(record.positives):
-            if query in f" {' '.join(tokenize(positive.text))} ":
-                yield Verdict("copied", f"{len(words)} words of positive {number + 1}")
+        found = find_copied(record, least) if least else None
+        if found:
+            yield Verdict("copied", f"{found[0]} words of positive {found[1]}")
 
     def _language(self, record: Record) -> Iterator[Verdict]:
         options = self._rules.language

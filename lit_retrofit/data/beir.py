@@ -59,7 +59,8 @@ def load_beir(
 ) -> RetrievalSet:
     """Does the work of ``read_beir``, which see, and leaves the counts of what is skipped in ``skips``."""
     qrels_path = _qrels_path(folder, split, default_split)
-    corpus = read_by_id(plain_or_gzip(folder / "corpus.jsonl"), "_id", beir_document, skips)
+    left_out: set[str] = set()
+    corpus = read_by_id(plain_or_gzip(folder / "corpus.jsonl"), "_id", beir_document, skips, left_out)
     queries = read_by_id(plain_or_gzip(folder / "queries.jsonl"), "_id", beir_query, skips)
     qrels = _read_qrels(qrels_path, queries.keys(), corpus.keys(), skips)
     kept = _judged_queries(folder / "queries.jsonl", queries, qrels, qrels_path, skips)
@@ -70,6 +71,7 @@ def load_beir(
         queries=tuple(kept),
         corpus=tuple(document for document, _ in corpus.values()),
         qrels={query.id: qrels[query.id] for query in kept},
+        left_out=frozenset(left_out),
     )
 
 

@@ -7,6 +7,7 @@ import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -60,15 +61,18 @@ class RetrievalCollator:
         """Tokenizes a step's draws, numbers its texts and documents, and cuts it into micro-batches."""
         groups = [self._group(draw) for draw in draws]
         texts: dict[Tokens, int] = {}
-        query_tokens = self._tokenized([_query(draw) for draw in draws], "query")
+        shared = draws[0].shared or draws
+        query_tokens = self._tokenized([_query(draw) for draw in shared], "query")
         queries = [texts.setdefault(query_tokens[_query(draw)], len(texts)) for draw in draws]
+        answers = _answers(shared, query_tokens)
+        own_answers = [answers[query_tokens[_query(draw)]] for draw in draws]
         documents = _Documents(draws, groups)
-        asked = (*documents.texts, *(text for draw in draws for text in draw.elsewhere))
         document_texts = {} if self._two_encoders else texts
-        documents.number(self._tokenized(asked, "document"), document_texts)
+        document_tokens = self._tokenized(chain(documents.texts, *own_answers), "document")
+        documents.number(document_tokens, document_texts)
         if self._two_encoders:
             documents.rows = [len(texts) + row for row in documents.rows]
-        known = _known(draws, queries, documents)
+        known = [{document_tokens[text] for text in found} for found in own_answers]
         known_columns = [
             {column for tokens in found if (column := documents.find(tokens, group)) is not None}
             for found, group in zip(known, groups, strict=True)
@@ -146,8 +150,6 @@ class _Documents:
         """Takes every draw's positive, then every draw's negatives."""
         self.texts: list[Prompted] = []
         self._groups: list[tuple[str, ...]] = []
-        self._by_id: defaultdict[str, set[Prompted]] = defaultdict(set)
-        self._by_text: defaultdict[str, set[Prompted]] = defaultdict(set)
         for draw, group in zip(draws, groups, strict=True):
             self._add(draw.positive, draw, group)
         for draw, group in zip(draws, groups, strict=True):
@@ -156,11 +158,8 @@ class _Documents:
         self._draws, self._draw_groups = draws, groups
 
     def _add(self, document: Document, draw: Draw, group: tuple[str, ...]) -> None:
-        text = (document.text, draw.source.document_prompt)
-        self.texts.append(text)
+        self.texts.append((document.text, draw.source.document_prompt))
         self._groups.append(group)
-        self._by_id[document.id].add(text)
-        self._by_text[document.text].add(text)
 
     def number(self, tokens: dict[Prompted, Tokens], rows: dict[Tokens, int]) -> None:
         """Gives every document its column, and every new token sequence its row among the step's texts."""
@@ -190,30 +189,30 @@ class _Documents:
         """The column of these tokens in a group."""
         return self._columns.get((tokens, group))
 
-    def same_as(self, document: Document) -> set[Tokens]:
-        """Tokens of the step's documents that have this one's id or text."""
-        empty: set[Prompted] = set()
-        texts = self._by_id.get(document.id, empty) | self._by_text.get(document.text, empty)
-        return {self._tokens[text] for text in texts}
-
-    def tokens_of(self, text: Prompted) -> Tokens:
-        """The tokens of a text that was tokenized with these documents."""
-        return self._tokens[text]
-
 
 def _query(draw: Draw) -> Prompted:
     return draw.record.query, draw.source.query_prompt
 
 
-def _known(draws: Sequence[Draw], queries: Sequence[int], documents: _Documents) -> list[set[Tokens]]:
-    """What answers each query: its record's positives and those of records with the same query."""
-    by_query: defaultdict[int, set[Tokens]] = defaultdict(set)
-    for draw, query in zip(draws, queries, strict=True):
-        found = by_query[query]
+def _answers(draws: Sequence[Draw], tokens: dict[Prompted, Tokens]) -> dict[Tokens, set[Prompted]]:
+    """By a query's tokens, those documents of the batch that are known to answer it.
+
+    Known by id, by text, or from another record whose query the model cannot tell from this one.
+    """
+    same_id: defaultdict[str, set[Prompted]] = defaultdict(set)
+    same_text: defaultdict[str, set[Prompted]] = defaultdict(set)
+    for draw in draws:
+        for document in (draw.positive, *draw.negatives):
+            text = (document.text, draw.source.document_prompt)
+            same_id[document.id].add(text)
+            same_text[document.text].add(text)
+    none: set[Prompted] = set()
+    found: defaultdict[Tokens, set[Prompted]] = defaultdict(set)
+    for draw in draws:
+        answers = found[tokens[_query(draw)]]
         for document in (*draw.record.positives, draw.positive):
-            found |= documents.same_as(document)
-        found.update(map(documents.tokens_of, draw.elsewhere))
-    return [by_query[query] for query in queries]
+            answers |= same_id.get(document.id, none) | same_text.get(document.text, none)
+    return found
 
 
 def _own_negatives(

@@ -84,9 +84,18 @@ def from_retrofit(row: Row, context: Context) -> Record:
 
 
 def _provenance(value: Any) -> str:
-    if not isinstance(value, dict):
+    found = _parsed(value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
         raise BadRow("provenance", "is no object", "write an object, or leave the field out")
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return json.dumps(found, ensure_ascii=False, sort_keys=True)
+
+
+def _parsed(text: str) -> Any:
+    """What a text is as JSON, which is how parquet holds an object; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _pair(row: Row, context: Context, query_field: str) -> Record:

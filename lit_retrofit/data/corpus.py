@@ -16,7 +16,11 @@ Item = TypeVar("Item", Document, Query)
 
 
 def read_by_id(
-    path: Path, id_field: str, convert: Callable[[Row], Item], skips: Skips
+    path: Path,
+    id_field: str,
+    convert: Callable[[Row], Item],
+    skips: Skips,
+    left_out: set[str] | None = None,
 ) -> dict[str, tuple[Item, int]]:
     """Reads items in the file's order.
 
@@ -25,6 +29,7 @@ def read_by_id(
         id_field: the field the id is in, for messages.
         convert: makes the item of a row, or raises BadRow.
         skips: what to do with a bad row.
+        left_out: takes the ids of the rows that are skipped.
 
     Returns:
         The items by id, each with its line.
@@ -32,7 +37,7 @@ def read_by_id(
     Raises:
         UserError: the file or (unless skipped) a row is invalid, or an id appears twice.
     """
-    return collect_by_id(read_rows(path), path, path.name, id_field, convert, skips)
+    return collect_by_id(read_rows(path), path, path.name, id_field, convert, skips, left_out)
 
 
 def collect_by_id(
@@ -42,6 +47,7 @@ def collect_by_id(
     id_field: str,
     convert: Callable[[Row], Item],
     skips: Skips,
+    left_out: set[str] | None = None,
 ) -> dict[str, tuple[Item, int]]:
     """Does the work of ``read_by_id``, which see, on the numbered rows of any source.
 
@@ -52,6 +58,7 @@ def collect_by_id(
         id_field: the field the id is in, for messages.
         convert: makes the item of a row, or raises BadRow.
         skips: what to do with a bad row.
+        left_out: takes the ids of the rows that are skipped.
     """
     items: dict[str, tuple[Item, int]] = {}
     for line, row in rows:
@@ -59,6 +66,8 @@ def collect_by_id(
             item = convert(row)
         except BadRow as fault:
             skips.bad_row(source, line, fault, file=short)
+            if left_out is not None:
+                left_out.add(str(row.get(id_field)))
             continue
         if item.id in items:
             first = items[item.id][1]

@@ -27,7 +27,7 @@ from lit_retrofit.data.fields import BadRow, Row
 from lit_retrofit.data.hub_beir import read_hub_beir
 from lit_retrofit.data.read_report import ReadReport as ReadReport
 from lit_retrofit.data.read_report import Skips
-from lit_retrofit.data.records import Document, Record
+from lit_retrofit.data.records import Document, Record, row_id
 from lit_retrofit.data.rows import read_rows
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
@@ -175,10 +175,10 @@ def _converted(
     skips: Skips,
     adapter: Adapter,
 ) -> Iterator[tuple[int, Record]]:
-    stem, convert = Path(source).name, FORMATS[name].convert
+    convert = FORMATS[name].convert
     for line, row in rows:
         try:
-            record = convert(adapter.row(row), Context(f"{stem}:{line}", documents))
+            record = convert(adapter.row(row), Context(row_id(source, line), documents))
         except BadRow as fault:
             skips.bad_row(source, line, fault)
         else:

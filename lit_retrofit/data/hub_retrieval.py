@@ -61,7 +61,8 @@ def read_hub_set(hub: HubSet, *, name: str | None = None) -> RetrievalSet:
         UserError: it is out of reach, lacks a configuration or a column, or has no judgement.
     """
     skips = Skips(skip_invalid=True)
-    corpus = collect_by_id(_rows(hub, "corpus"), hub.source, "corpus", "_id", beir_document, skips)
+    left_out: set[str] = set()
+    corpus = collect_by_id(_rows(hub, "corpus"), hub.source, "corpus", "_id", beir_document, skips, left_out)
     queries = collect_by_id(_rows(hub, "queries"), hub.source, "queries", "_id", beir_query, skips)
     qrels: dict[str, dict[str, int]] = {}
     for row, judgement in _rows(hub, "qrels"):
@@ -80,6 +81,7 @@ def read_hub_set(hub: HubSet, *, name: str | None = None) -> RetrievalSet:
         queries=tuple(_in_language(query, hub.language) for query in kept),
         corpus=tuple(_in_language(document, hub.language) for document, _ in corpus.values()),
         qrels={query.id: qrels[query.id] for query in kept},
+        left_out=frozenset(left_out),
     )
 
 

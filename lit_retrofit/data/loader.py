@@ -26,6 +26,8 @@ class DrawLoader:
 
     It is no `torch.utils.data.DataLoader`, though one does the work: a trainer would give a DataLoader
     another sampler when it runs on several devices, and this already yields the device's part of each batch.
+    Nor is it torchdata's StatefulDataLoader, whose state (0.11) is a snapshot of each worker of one rank and
+    fits no other number of either. Here epoch and position say which batch comes next, with any number.
 
     Epochs count by themselves, since trainers do not tell. The state is the epoch and position of the
     batch that comes next. It is the same on all devices and for any number of workers.
@@ -134,13 +136,23 @@ class DrawLoader:
             raise UserError("the checkpoint's data state is of another version; start the run anew")
         now, then = self.mixture.identity(), state_dict["of"]
         for name, value in now.items():
-            if then.get(name) != value:
+            before = then.get(name, value)  # checkpoints of an earlier version name fewer
+            if before != value:
+                old, new = _differing(before, value)
                 raise UserError(
-                    f"the checkpoint cannot go on with this data: {name} was {then.get(name)!s:.150} and is "
-                    f"now {value!s:.150}; give the config.yaml of its run with --config, or start anew"
+                    f"the checkpoint cannot go on with this data: {name} was {old!s:.150} and is now "
+                    f"{new!s:.150}; give the config.yaml of its run with --config, or start anew"
                 )
         self._epoch, self._position = state_dict["epoch"], state_dict["position"]
         self._goes_on = True
+
+
+def _differing(then: Any, now: Any) -> tuple[Any, Any]:
+    """Of two lists of many sources, those that are not the same in both; other values as they are."""
+    if not (isinstance(then, list) and isinstance(now, list)):
+        return then, now
+    old, new = [each for each in then if each not in now], [each for each in now if each not in then]
+    return (old, new) if old or new else (then, now)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lit_retrofit.data.content_hash import hash_records
 from lit_retrofit.data.options import SamplingOptions, SourceOptions, check_sampling
 from lit_retrofit.data.plan import Plan, Shape, make_plan
-from lit_retrofit.data.records import Document, Record
-from lit_retrofit.data.sampling import Draw, Prompted, draw, numbers_needed
+from lit_retrofit.data.records import Record
+from lit_retrofit.data.sampling import Draw, draw, numbers_needed
 from lit_retrofit.data.streams import Member, MemoryStream, Sourced, Stream
 from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.errors import UserError
@@ -45,6 +47,7 @@ class Mixture:
     def __init__(
         self, sources: Sequence[Loaded], sampling: SamplingOptions, devices: int = 1, device: int = 0
     ) -> None:
+        self._loaded = tuple(sources)
         self.sources = tuple(source for source, _ in sources)
         check_sampling(sampling, self.sources)
         self.sampling = sampling
@@ -89,7 +92,10 @@ class Mixture:
         draws = [
             draw(record, source, self.sampling, uniform[i], i) for i, (record, source) in enumerate(drawn)
         ]
-        return draws if self._devices == 1 else _with_elsewhere(draws, self._part)
+        if self._devices == 1:
+            return draws
+        shared = tuple(draws)
+        return [one._replace(shared=shared) for one in draws[self._part]]
 
     def take_skips(self) -> list[tuple[str, str]]:
         """File and reason of each row that had to be replaced since the last call."""
@@ -101,7 +107,21 @@ class Mixture:
             **{f"data.sampling.{name}": value for name, value in asdict(self.sampling).items()},
             "the sources": [[source.label, source.weight] for source in self.sources],
             "the records of each source or group": [[s.label, len(s)] for s in self.streams],
+            "shuffle_buffer of each streamed source": [
+                [stream.label, stream.source.shuffle_buffer]
+                for stream in self.streams
+                if isinstance(stream, TableStream)
+            ],
+            "the content of each source (its files, data.options.seed and validation_share)": self._contents,
         }
+
+    @cached_property
+    def _contents(self) -> list[list[str]]:
+        """Of each source a hash. It takes a second for a million records, and waits for a checkpoint."""
+        return [
+            [source.label, part.content() if isinstance(part, TableStream) else hash_records(part)]
+            for source, part in self._loaded
+        ]
 
     def _plan(self, epoch: int) -> Plan:
         if self._planned is None or self._planned[0] != epoch:
@@ -229,26 +249,3 @@ def _check_shares(streams: Sequence[Stream], shares: Sequence[float], size: int)
                 f"{stream.label}: its weight gives it {share * size:.0f} queries of each batch, and it has "
                 f"{len(stream)} records; lower its weight or data.sampling.batch_size"
             )
-
-
-def _with_elsewhere(draws: Sequence[Draw], part: slice) -> list[Draw]:
-    """A device's draws, each with the documents of the whole batch that are known to answer its query.
-
-    Known by id, by text, or from another record with the same query, as within one device's part.
-    """
-    by_id: defaultdict[str, set[Prompted]] = defaultdict(set)
-    by_text: defaultdict[str, set[Prompted]] = defaultdict(set)
-    answers: defaultdict[str, list[Document]] = defaultdict(list)
-    for one in draws:
-        answers[one.record.query] += (*one.record.positives, one.positive)
-        for document in (one.positive, *one.negatives):
-            text = (document.text, one.source.document_prompt)
-            by_id[document.id].add(text)
-            by_text[document.text].add(text)
-    found = []
-    for one in draws[part]:
-        known: set[Prompted] = set()
-        for answer in answers[one.record.query]:
-            known |= by_id.get(answer.id, set()) | by_text.get(answer.text, set())
-        found.append(one._replace(elsewhere=tuple(sorted(known, key=repr))))
-    return found

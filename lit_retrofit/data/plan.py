@@ -93,7 +93,8 @@ def _mixed(wanted: NDArray, batches: int, slots: int, rng: np.random.Generator) 
     streams = len(wanted)
     if streams == 1:
         return np.full((batches, 1), slots, np.int32)
-    labels = np.repeat(np.arange(streams, dtype=np.int16), wanted)
+    kind = np.int16 if streams <= 1 << 15 else np.int32  # one for each record: no larger than needed
+    labels = np.repeat(np.arange(streams, dtype=kind), wanted)
     dealt = rng.permutation(labels)[: batches * slots].reshape(batches, slots)
     return np.stack([(dealt == i).sum(axis=1, dtype=np.int32) for i in range(streams)], axis=1)
 

@@ -58,7 +58,8 @@ def record_writer(path: Path, *, overwrite: bool) -> Iterator[Write]:
         rows: list[dict[str, Any]] = []
 
         def write(record: Record) -> None:
-            rows.append(record_to_row(record))
+            # JSON text: each record could have other fields in it, a column has the same for all.
+            rows.append(record_to_row(record) | {"provenance": record.provenance})
             if len(rows) == _ROW_GROUP:
                 _flush(rows, writer)
 

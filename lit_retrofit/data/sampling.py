@@ -26,8 +26,7 @@ class Draw(NamedTuple):
         positive_score: the teacher's or miner's of this positive, where the record has it.
         negative_scores: the same of these negatives, or empty.
         place: the query's place in the batch over all devices.
-        elsewhere: documents of any device's part of the batch that are known to answer the query, found
-            where a batch is shared among devices.
+        shared: the draws of all devices where they share a batch: one may hold what answers another's query.
     """
 
     record: Record
@@ -37,7 +36,7 @@ class Draw(NamedTuple):
     positive_score: float | None = None
     negative_scores: tuple[float, ...] = ()
     place: int = 0
-    elsewhere: tuple[Prompted, ...] = ()
+    shared: tuple[Draw, ...] = ()
 
 
 def numbers_needed(sampling: SamplingOptions, sources: Sequence[SourceOptions]) -> int:

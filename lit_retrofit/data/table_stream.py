@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lit_retrofit.data.adapting import Adapter
 from lit_retrofit.data.capping import cap_rows
 from lit_retrofit.data.collecting import drop_false_negatives
+from lit_retrofit.data.content_hash import hash_files
 from lit_retrofit.data.converters import Context
 from lit_retrofit.data.fields import BadRow
 from lit_retrofit.data.formats import FORMATS, check_format_name, detect
@@ -91,6 +92,11 @@ class TableStream:
             found += self._from_window(key, start // size, offset, part)
             start, count = start + part, count - part
         return found
+
+    def content(self) -> str:
+        """A hash of the files, and of which rows of them are kept."""
+        kept = b"" if self._kept is None else self._kept.tobytes()
+        return hash_files(dict.fromkeys(block.path for block in self._blocks), kept)
 
     def take_skips(self) -> list[tuple[str, str]]:
         """See `Stream`."""

@@ -44,11 +44,19 @@ class Benchmark:
         name: of the folder, where there are several, and in tables.
         parts: language by language where each has a corpus of its own.
         pivot: the language that cross-lingual tasks lead to and start from, where the user names none.
+        candidates: the user's file that says what is reranked; None where the corpus is searched, or the
+            set brings candidates of its own.
     """
 
     name: str
     parts: tuple[Part, ...]
     pivot: str | None = DEFAULT_PIVOT
+    candidates: str | None = None
+
+    @property
+    def reranks(self) -> bool:
+        """Whether candidates are ordered instead of the corpus searched."""
+        return any(part.load_candidates for part in self.parts)
 
 
 def find_benchmarks(
@@ -82,6 +90,8 @@ def find_benchmarks(
         ]
     if name in SETS:
         return [_set_benchmark(data, name, chosen, split, candidates)]
+    if candidates or split not in (None, "test"):
+        raise UserError(f"{data}: has one split, test, and is searched; leave out --split and --candidates")
     languages = tuple(_chosen(data, chosen, BELEBELE.languages, "language"))
     part = Part(partial(read_belebele, BELEBELE.path, languages, revision=BELEBELE.revision))
     return [Benchmark(name, (part,), pivot=BELEBELE.pivot)]
@@ -120,7 +130,7 @@ def _folder_benchmark(
         return Benchmark(retrieval_set.name, (Part(lambda: retrieval_set),))
     reranked = read_candidates(candidates)
     part = Part(lambda: retrieval_set, lambda: reranked)
-    return Benchmark(retrieval_set.name, (part,))
+    return Benchmark(retrieval_set.name, (part,), candidates=str(candidates))
 
 
 def _hub_benchmark(
@@ -132,7 +142,7 @@ def _hub_benchmark(
         return partial(read_hub_candidates, place) if reranking else None
 
     parts = tuple(Part(partial(read_hub_set, place, name=name), reranked(place)) for place in places)
-    return Benchmark(name.removeprefix("hf:"), parts)
+    return Benchmark(name.removeprefix("hf:"), parts, candidates=str(candidates) if candidates else None)
 
 
 def _chosen(data: str, chosen: Sequence[str], known: Collection[str], what: str) -> list[str]:

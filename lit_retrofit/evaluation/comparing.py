@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.alike import TaskKey, check_alike, task_label
 from lit_retrofit.evaluation.measuring import Measured
 from lit_retrofit.evaluation.results import QueryResult, Results, query_results, read_queries, read_results
 from lit_retrofit.evaluation.significance import Difference, adjust, interval, paired_difference
-
-Key = tuple[str, "str | None", "str | None"]
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,11 @@ def compare_sides(model: Side, other: Side) -> Comparison:
     """Tests on which tasks, and in the mean of which kinds, a model differs from another one.
 
     Raises:
-        UserError: the two were not measured on the same tasks and queries.
+        UserError: the two were not measured on the same data, tasks and queries; see `check_alike`.
     """
+    check_alike(other.results, model.results, (other.name, model.name))
     keys, mine, theirs = _pair(model, other)
-    rows = [_row(key, [mine[key]], [theirs[key]], _label(key)) for key in keys]
+    rows = [_row(key, [mine[key]], [theirs[key]], task_label(key)) for key in keys]
     adjusted = adjust([row.difference.p for row in rows])
     tasks = tuple(replace(row, adjusted_p=p) for row, p in zip(rows, adjusted, strict=True))
     means = []
@@ -146,14 +146,14 @@ def _compares_with(path: Path) -> str | None:
 
 def _pair(
     model: Side, other: Side
-) -> tuple[list[Key], dict[Key, NDArray[np.float64]], dict[Key, NDArray[np.float64]]]:
+) -> tuple[list[TaskKey], dict[TaskKey, NDArray[np.float64]], dict[TaskKey, NDArray[np.float64]]]:
     scores = [_scores(side) for side in (model, other)]
     for side, mine, against in ((other, scores[0], scores[1]), (model, scores[1], scores[0])):
         for key, queries in mine.items():
             missing = queries.keys() - against.get(key, {}).keys()
             if missing:
                 raise UserError(
-                    f"{side.name} has no score of query '{min(missing)}' in the task {_label(key)} "
+                    f"{side.name} has no score of query '{min(missing)}' in the task {task_label(key)} "
                     f"({len(missing)} queries differ); evaluate all models on the same data and options"
                 )
     keys = list(scores[0])
@@ -165,15 +165,15 @@ def _pair(
     return keys, ordered[0], ordered[1]
 
 
-def _scores(side: Side) -> dict[Key, dict[str, float]]:
-    found: dict[Key, dict[str, float]] = {}
+def _scores(side: Side) -> dict[TaskKey, dict[str, float]]:
+    found: dict[TaskKey, dict[str, float]] = {}
     for line in side.queries:
         key = (line.kind, line.query_language, line.corpus_language)
         found.setdefault(key, {})[line.query_id] = line.ndcg
     return found
 
 
-def _row(key: Key, mine: list[NDArray[np.float64]], theirs: list[NDArray[np.float64]], label: str) -> Row:
+def _row(key: TaskKey, mine: list[NDArray[np.float64]], theirs: list[NDArray[np.float64]], label: str) -> Row:
     difference = paired_difference(theirs, mine)
     return Row(
         label,
@@ -189,10 +189,6 @@ def _row(key: Key, mine: list[NDArray[np.float64]], theirs: list[NDArray[np.floa
 
 def _mean(tasks: list[NDArray[np.float64]]) -> float:
     return float(np.mean([values.mean() for values in tasks]))
-
-
-def _label(key: Key) -> str:
-    return key[0] if key[1] is None else f"{key[1]} → {key[2]}"
 
 
 def _notes(model: Side, other: Side) -> tuple[str, ...]:

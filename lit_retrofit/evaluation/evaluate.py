@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from lit_retrofit.evaluation.measuring import (
 )
 from lit_retrofit.evaluation.published import show_published
 from lit_retrofit.evaluation.results import Results, check_output, write_results
+from lit_retrofit.evaluation.several import SUMMARY, refuse_several, summarise, write_summary
 from lit_retrofit.evaluation.tables import show_comparison, show_groups, show_results, show_summary
 from lit_retrofit.evaluation.variants import parse_variants
 from lit_retrofit.model.device import Precision, choose_device
@@ -124,10 +125,16 @@ def evaluate(
 
     own = {"query_prompt": query_prompt, "document_prompt": document_prompt, "pooling": pooling}
     if task == "clustering":
-        if versus or variants or candidates:
-            raise UserError("clustering takes no versus, variants or candidates; leave them out")
+        retrieval = {
+            "versus": versus, "variants": variants, "candidates": candidates, "by": by, "bm25": bm25,
+            "latency": latency, "split": split, "pivot": pivot != "en", "document_prompt": document_prompt,
+            "skip_invalid": skip_invalid,
+        }  # fmt: skip
+        _refuse_options("clustering", retrieval)
         return _cluster(lambda: load(model, **own), model, data, options, output, console)
     benchmarks = find_benchmarks(data, split=split, candidates=candidates, skip_invalid=skip_invalid)
+    if any(each.reranks for each in benchmarks):
+        _refuse_options("reranking", {"bm25": bm25})
     names = [each.name if len(benchmarks) > 1 else data for each in benchmarks]
     versus = _words(versus)
     sides = {name: _read_sides(Path(name), benchmarks) for name in versus}
@@ -138,6 +145,8 @@ def evaluate(
             Side.of(measure_benchmark(other, name, shown, each, options, split))
             for shown, each in zip(names, benchmarks, strict=True)
         ]
+    if output is not None:
+        (output / SUMMARY).unlink(missing_ok=True)  # of earlier results, which are replaced one by one
     found: dict[str, Results] = {}
     for number, (shown, benchmark) in enumerate(zip(names, benchmarks, strict=True)):
         measured = measure_benchmark(encoder, model, shown, benchmark, options, split)
@@ -152,7 +161,10 @@ def evaluate(
             if place is not None:
                 _tell("comparison", write_comparison(place, comparison), console)
     if len(benchmarks) > 1:
-        show_summary(found, console)
+        summary = summarise(found)
+        show_summary(summary, console)
+        if output is not None:
+            write_summary(output, summary)
     if output is not None:
         _tell("results", output, console)
     return next(iter(found.values()))
@@ -185,6 +197,16 @@ def compare(output: Path, *, versus: list[str] | str) -> list[Comparison]:
     return found
 
 
+def _refuse_options(task: str, given: Mapping[str, Any]) -> None:
+    """Refuses what a task does nothing with.
+
+    Raises:
+        UserError: one of the options is given.
+    """
+    if names := [name for name, value in given.items() if value not in (None, False, (), [])]:
+        raise UserError(f"{task} has no use for {', '.join(names)}; leave out --{' and --'.join(names)}")
+
+
 def _tell(what: str, path: Path, console: Console) -> None:
     """Says where something was written; a path is never wrapped."""
     console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
@@ -204,6 +226,8 @@ def _read_sides(folder: Path, benchmarks: Sequence[Benchmark]) -> list[Side] | N
     """What was measured in a folder before; None where the folder is a model."""
     places = [_place(folder, benchmark, benchmarks) for benchmark in benchmarks]
     if not any((place / name).is_file() for place in places for name in ("metrics.json", "queries.jsonl")):
+        if (folder / SUMMARY).is_file():
+            refuse_several(folder)
         return None
     return [Side.read(place) for place in places]
 

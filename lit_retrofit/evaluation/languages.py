@@ -16,7 +16,14 @@ UNKNOWN = "unknown"
 _CODE = re.compile(
     r"(?P<language>[a-z]{2,3})([-_](?P<script>[A-Z][a-z]{3}))?([-_](?P<region>[A-Z]{2}|\d{3}))?"
 )
+_ANY_CASE = re.compile(_CODE.pattern, re.IGNORECASE)
 _TRADITIONAL = {"TW", "HK", "MO"}
+# The usual form of a language has a code of its own, which benchmarks write and most data sets do not.
+_USUAL = {
+    "als": "sq", "arb": "ar", "azj": "az", "cmn": "zh", "ekk": "et", "fil": "tl", "gaz": "om", "khk": "mn",
+    "lvs": "lv", "nob": "no", "nb": "no", "ory": "or", "pbt": "ps", "pes": "fa", "plt": "mg",
+    "uzn": "uz", "ydd": "yi", "zsm": "ms",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,22 @@ class LanguageScores(Protocol):
         """By measure."""
 
 
+class TaskLanguages(Protocol):
+    """What `never_trained_on` reads of a task."""
+
+    @property
+    def kind(self) -> str:
+        """Of the task."""
+
+    @property
+    def query_language(self) -> str | None:
+        """Code of the queries' language."""
+
+    @property
+    def corpus_language(self) -> str | None:
+        """Code of the documents' language."""
+
+
 def find_language(code: str) -> Language:
     """Looks a code up; what is not known of it is "unknown".
 
@@ -64,6 +87,35 @@ def find_language(code: str) -> Language:
     if row.script == "Hans" and match["region"] in _TRADITIONAL:
         script = "Hant"
     return Language(row.name, row.family, script)
+
+
+def one_language(code: str) -> str:
+    """The same for all codes of a language: ``zh``, ``zh-CN`` and ``cmn_Hant``; ``de`` and ``deu_Latn``.
+
+    Script and region do not count: who has learnt a language in one script is not new to it in another.
+    A code that is not known is a language of its own.
+    """
+    written = code.strip()
+    match = _ANY_CASE.fullmatch(written)
+    short = match["language"].lower() if match else written.lower()
+    row = _table().get(_USUAL.get(short, short))
+    return row.name if row else short
+
+
+def never_trained_on(task: TaskLanguages, trained: frozenset[str] | None, pivot: str | None) -> bool:
+    """Whether a task tests a language that was never trained on (zero-shot).
+
+    Args:
+        task: the pivot of a cross-lingual one does not count.
+        trained: codes of the languages trained on, in any form; None where they are not known.
+        pivot: the language that cross-lingual tasks lead to and start from.
+    """
+    if trained is None or task.kind == "all":
+        return False
+    tested = {task.query_language, task.corpus_language}
+    if task.kind == "cross_lingual":
+        tested -= {pivot}
+    return not {one_language(str(code)) for code in tested} <= {one_language(code) for code in trained}
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from retrofit_kernels import NeighbourOptions
 
 from lit_retrofit.data.records import RetrievalSet
 from lit_retrofit.errors import UserError
-from lit_retrofit.evaluation.tasks import LanguageTask, split_tasks
+from lit_retrofit.evaluation.tasks import LanguageTask, split_tasks, task_name
 from lit_retrofit.retrieval.search import Backend, search
 
 MEASURES = {
@@ -32,6 +32,7 @@ RERANKING_MEASURES = {
 Measures = Mapping[str, Any]
 Scores = dict[str, float]
 DEPTH = 100  # Recall@100 looks this deep
+_ROWS_AT_A_TIME = 16384  # whose numbers are checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ def evaluate_embeddings(
     pivot: str | None = "en",
     k: int = DEPTH,
     backend: Backend = "torch",
+    device: torch.device | str | None = None,
 ) -> list[TaskResult]:
     """Searches each language task exactly and measures the result.
 
@@ -97,6 +99,8 @@ def evaluate_embeddings(
         pivot: see ``split_tasks``.
         k: depth of the ranking, at least 100.
         backend: who searches, see ``search``.
+        device: where to search; where the queries are by default. The corpus is read from where it is,
+            piece by piece.
 
     Raises:
         ValueError: the numbers of embeddings and texts differ, or ``k`` is below 100.
@@ -113,20 +117,20 @@ def evaluate_embeddings(
     if k < DEPTH:
         raise ValueError(f"k is {k}; Recall@{DEPTH} needs at least {DEPTH}")
     check_finite(retrieval_set.name, query_embeddings, corpus_embeddings)
-    device = query_embeddings.device
-    own = own_documents(retrieval_set).to(device)
+    queries = query_embeddings.to(device or query_embeddings.device)
+    own = own_documents(retrieval_set).to(queries.device)
     results = []
     for task in split_tasks(retrieval_set, pivot=pivot).tasks:
-        rows = torch.tensor(task.query_indices, device=device)
-        columns = torch.tensor(task.document_indices, device=device)
+        rows = torch.tensor(task.query_indices, device=queries.device)
+        columns = torch.tensor(task.document_indices)
         found = search(
-            query_embeddings[rows],
+            queries[rows],
             # a memory-mapped corpus that is searched whole is not copied
             corpus_embeddings
             if len(columns) == len(corpus_embeddings)
             else corpus_embeddings[columns.to(corpus_embeddings.device)],
             min(k, len(columns)),
-            options=NeighbourOptions(query_ids=own[rows], corpus_ids=columns),
+            options=NeighbourOptions(query_ids=own[rows], corpus_ids=columns.to(queries.device)),
             backend=backend,
         )
         results.append(measure_task(retrieval_set, task, found.indices.cpu(), found.scores.cpu()))
@@ -140,7 +144,9 @@ def check_finite(name: str, *embeddings: torch.Tensor) -> None:
         UserError: a number in them is infinite or none.
     """
     count = sum(len(rows) for rows in embeddings)
-    bad = count - sum(int(rows.isfinite().all(dim=1).sum()) for rows in embeddings)
+    # in pieces: a memory-mapped corpus may be larger than the memory
+    pieces = (piece for rows in embeddings for piece in rows.split(_ROWS_AT_A_TIME))
+    bad = count - sum(int(piece.isfinite().all(dim=1).sum()) for piece in pieces)
     if bad:
         raise UserError(
             f"{name}: {bad} of the {count} embeddings are not finite; "
@@ -157,6 +163,19 @@ def own_documents(retrieval_set: RetrievalSet) -> torch.Tensor:
             for query in retrieval_set.queries
         ]
     )
+
+
+def notes_on_own_documents(retrieval_set: RetrievalSet, tasks: Sequence[LanguageTask]) -> list[str]:
+    """A sentence for each task in which queries are not shown the document of their own id."""
+    own, notes = own_documents(retrieval_set), []
+    for task in tasks:
+        rows, columns = (torch.tensor(places) for places in (task.query_indices, task.document_indices))
+        if count := int(torch.isin(own[rows], columns).sum()):
+            notes.append(
+                f"{task_name(retrieval_set, task)}: {count} of {len(rows)} queries do not search the "
+                "document that has their own id"
+            )
+    return notes
 
 
 def measure_task(

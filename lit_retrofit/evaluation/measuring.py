@@ -16,7 +16,7 @@ from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation.benchmarks import Benchmark
 from lit_retrofit.evaluation.bm25 import rank_bm25
 from lit_retrofit.evaluation.latency import measure_latency
-from lit_retrofit.evaluation.measures import TaskResult, evaluate_embeddings
+from lit_retrofit.evaluation.measures import TaskResult, evaluate_embeddings, notes_on_own_documents
 from lit_retrofit.evaluation.reranking import rerank_embeddings, with_candidates
 from lit_retrofit.evaluation.results import Results, TaskScores
 from lit_retrofit.evaluation.tasks import DEFAULT_PIVOT, split_tasks
@@ -114,7 +114,7 @@ def measure_benchmark(
         seconds=time.time() - started,
         model=model,
         data=data,
-        settings=settings_of(encoder, options, split),
+        settings=settings_of(encoder, options, split, benchmark.candidates),
         tasks=tuple(tasks),
         cost=asdict(cost),
     )
@@ -156,7 +156,7 @@ def _measure_part(
     split = split_tasks(retrieval_set, pivot=options.pivot)
     if candidates is not None:
         split = with_candidates(retrieval_set, split, candidates)
-    notes |= dict.fromkeys(split.notes)
+    notes |= dict.fromkeys([*split.notes, *notes_on_own_documents(retrieval_set, split.tasks)])
     if not split.tasks:
         return []
     queries = embed(encoder, [query.text for query in retrieval_set.queries], "query", options)
@@ -169,7 +169,7 @@ def _measure_part(
     def ranked(queries: Tensor, corpus: Tensor) -> list[TaskResult]:
         if candidates is not None:
             return rerank_embeddings(retrieval_set, split, candidates, queries, corpus)
-        return evaluate_embeddings(retrieval_set, queries, corpus, pivot=options.pivot)
+        return evaluate_embeddings(retrieval_set, queries, corpus, pivot=options.pivot, device=encoder.device)
 
     results = ranked(queries, corpus)
     smaller = {
@@ -180,7 +180,7 @@ def _measure_part(
         _task_scores(result, {name: found[number].scores["nDCG@10"] for name, found in smaller.items()})
         for number, result in enumerate(results)
     ]
-    if options.bm25 and candidates is None:
+    if options.bm25:
         lexical = [rank_bm25(retrieval_set, task) for task in track(split.tasks, description="BM25")]
         scores = [replace(task, bm25=other.scores) for task, other in zip(scores, lexical, strict=True)]
     return list(zip(scores, results, strict=True))
@@ -223,12 +223,15 @@ def embed(encoder: Encoders, texts: list[str], role: Role, options: MeasureOptio
     )
 
 
-def settings_of(encoder: Encoders, options: MeasureOptions, split: str | None) -> dict[str, Any]:
+def settings_of(
+    encoder: Encoders, options: MeasureOptions, split: str | None, candidates: str | None = None
+) -> dict[str, Any]:
     """What ``metrics.json`` records of a model and the options in effect."""
     query, document = encoder.of("query").options, encoder.of("document").options
     return {
         "split": split,
         "pivot": options.pivot,
+        "candidates": candidates,
         "query_prompt": query.query_prompt,
         "document_prompt": document.document_prompt,
         "pooling": query.pooling,

@@ -145,7 +145,7 @@ def mteb(
         for result in found.task_results
     ]
     if scores:
-        show_scores(str(meta.name), scores, Console())
+        show_scores(str(meta.name), scores, Console(), languages or ())
     for failed in found.exceptions or ():
         reason = " ".join(failed.exception.split())
         raise UserError(
@@ -199,13 +199,16 @@ def means(scores: Sequence[MtebScore]) -> Mapping[str, tuple[int, float]]:
     return {name: (len(values), sum(values) / len(values)) for name, values in groups.items()}
 
 
-def show_scores(model: str, scores: Sequence[MtebScore], console: Console) -> None:
+def show_scores(
+    model: str, scores: Sequence[MtebScore], console: Console, languages: Sequence[str] = ()
+) -> None:
     """Prints each task's main score, the means, and what is published of the same tasks.
 
     Args:
         model: its name.
         scores: of all tasks.
         console: where to print.
+        languages: that the tasks were restricted to, if any: what is published is over all.
     """
     table = Table(title=Text(f"{model}, mteb"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("task", "kind"):
@@ -219,6 +222,11 @@ def show_scores(model: str, scores: Sequence[MtebScore], console: Console) -> No
         table.add_row(f"mean, {name}", f"{count} tasks", "", f"{value:.2f}", style="bold")
     console.print(table)
     by_task = {one.task: one.score for one in scores}
-    if set(RETRIEVAL_TASKS) <= by_task.keys():
+    if not set(RETRIEVAL_TASKS) <= by_task.keys():
+        return
+    if languages:
+        line = f"published scores of {RETRIEVAL_18} are not shown: they are over all languages, not over "
+        console.print(line + ", ".join(languages), markup=False, highlight=False, soft_wrap=True)
+    else:
         mean = sum(by_task[task] for task in RETRIEVAL_TASKS) / len(RETRIEVAL_TASKS)
         show_ranked(RETRIEVAL_18, model, mean, console)

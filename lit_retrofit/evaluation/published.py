@@ -57,8 +57,8 @@ def _published(row: dict[str, str]) -> Published:
 def show_published(benchmark: str, results: Results, console: Console) -> None:
     """Prints published scores of a benchmark with the measured one among them; nothing where none is known.
 
-    The measured one is the mean nDCG@10 over the languages that the published ones speak of; where not all of
-    them are measured, a line says so instead.
+    The measured one is the mean nDCG@10 over the languages that the published ones speak of. Where not all of
+    them are measured, or candidates were reranked, a line says so instead.
 
     Args:
         benchmark: its name.
@@ -66,13 +66,16 @@ def show_published(benchmark: str, results: Results, console: Console) -> None:
         console: where to print.
     """
     known = [one for one in published_scores(benchmark) if one.languages]
+    if known and results.settings.get("candidates"):
+        _say(f"published scores of {benchmark} are not shown: they are of searching the corpus", console)
+        return
     for languages in dict.fromkeys(one.languages for one in known):
         alike = [one for one in known if one.languages == languages]
         scores = _scores(results, languages)
         missing = [language for language in languages if language not in scores]
         if missing:
             line = f"published scores of {benchmark} are not shown: {alike[0].measure}; not measured here: "
-            console.print(line + _some(missing), markup=False, highlight=False, soft_wrap=True)
+            _say(line + _some(missing), console)
         else:
             _show_among(alike, results.model, math.fsum(scores.values()) / len(scores), console)
 
@@ -89,6 +92,10 @@ def _scores(results: Results, languages: Sequence[str]) -> dict[str | None, floa
 def _some(languages: Sequence[str]) -> str:
     more = len(languages) - _NAMED
     return ", ".join(languages[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_ranked(benchmark: str, model: str, score: float, console: Console) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 import torch
 from torch import Tensor
 
@@ -16,8 +14,9 @@ from lit_retrofit.evaluation.measures import (
     check_finite,
     measure_task,
     own_documents,
+    trec_word,
 )
-from lit_retrofit.evaluation.tasks import LanguageTask, TaskSplit
+from lit_retrofit.evaluation.tasks import LanguageTask, TaskSplit, task_name
 
 
 def rerank_embeddings(
@@ -30,7 +29,8 @@ def rerank_embeddings(
     """Orders each query's candidates by inner product, equal ones by their place in the corpus.
 
     Candidates outside of a task's restricted corpus and a document that is the query itself are left out, as
-    in retrieval. A query without candidates counts as zero; see `with_candidates`.
+    in retrieval, and so are those of documents that were skipped as invalid where the set was read. A query
+    without candidates counts as zero; see `with_candidates`.
 
     Args:
         retrieval_set: queries, corpus and judgements.
@@ -43,7 +43,7 @@ def rerank_embeddings(
         UserError: a candidate is no document of the corpus, or an embedding is not finite.
     """
     check_finite(retrieval_set.name, query_embeddings, corpus_embeddings)
-    places = _places(retrieval_set, candidates)
+    places, _ = _places(retrieval_set, candidates)
     own = own_documents(retrieval_set).tolist()
     return [
         _rerank(retrieval_set, task, places, own, query_embeddings, corpus_embeddings) for task in split.tasks
@@ -51,7 +51,7 @@ def rerank_embeddings(
 
 
 def with_candidates(retrieval_set: RetrievalSet, split: TaskSplit, candidates: Candidates) -> TaskSplit:
-    """The tasks that can be reranked, perhaps none. Notes tell of others and of queries without candidates.
+    """The tasks that can be reranked, perhaps none. Notes tell of others and of what they lack.
 
     Args:
         retrieval_set: queries, corpus and judgements.
@@ -61,12 +61,16 @@ def with_candidates(retrieval_set: RetrievalSet, split: TaskSplit, candidates: C
     Raises:
         UserError: a candidate is no document of the corpus.
     """
-    places = _places(retrieval_set, candidates)
+    places, skipped = _places(retrieval_set, candidates)
     own = own_documents(retrieval_set).tolist()
     tasks, notes = [], list(split.notes)
     for task in split.tasks:
         empty = sum(not documents for documents in _allowed(task, places, own))
-        queries, name = len(task.query_indices), _name(retrieval_set, task)
+        queries, name = len(task.query_indices), task_name(retrieval_set, task)
+        if invalid := sum(skipped[query] for query in task.query_indices):
+            notes.append(
+                f"{name}: {invalid} candidates are left out, for their documents were skipped as invalid"
+            )
         if empty == queries:
             notes.append(f"{name} is left out: none of its {queries} queries has a candidate in its corpus")
             continue
@@ -76,34 +80,33 @@ def with_candidates(retrieval_set: RetrievalSet, split: TaskSplit, candidates: C
     return TaskSplit(tuple(tasks), tuple(notes))
 
 
-def _name(retrieval_set: RetrievalSet, task: LanguageTask) -> str:
-    if task.kind == "all":
-        return retrieval_set.name
-    return f"{retrieval_set.name}, {task.query_language} → {task.corpus_language}"
-
-
 def _allowed(task: LanguageTask, places: list[list[int]], own: list[int]) -> list[list[int]]:
     """For each query of a task, its candidates' positions in the corpus that the task is restricted to."""
     corpus = set(task.document_indices)
     return [[p for p in places[q] if p in corpus and p != own[q]] for q in task.query_indices]
 
 
-def _places(retrieval_set: RetrievalSet, candidates: Candidates) -> list[list[int]]:
-    """For each query, its candidates' positions in the corpus, ascending."""
-    position = {document.id: index for index, document in enumerate(retrieval_set.corpus)}
+def _places(retrieval_set: RetrievalSet, candidates: Candidates) -> tuple[list[list[int]], list[int]]:
+    """For each query, its candidates' places in the corpus, ascending, and how many had been skipped."""
+    # A run has %20 where an id has a space. An id that is there as it stands comes first.
+    position = {trec_word(document.id): index for index, document in enumerate(retrieval_set.corpus)}
+    position |= {document.id: index for index, document in enumerate(retrieval_set.corpus)}
+    invalid = retrieval_set.left_out | {trec_word(id) for id in retrieval_set.left_out}
     found: list[list[int]] = []
+    skipped: list[int] = []
     for query in retrieval_set.queries:
-        ids = candidates.get(query.id, ())
-        # run files have %20 where an id has a space
-        places = [position.get(id, position.get(unquote(id), -1)) for id in ids]
+        ids = candidates.get(query.id) or candidates.get(trec_word(query.id), ())
+        valid = [id for id in ids if id in position or id not in invalid]
+        places = [position.get(id, -1) for id in valid]
         if -1 in places:
             raise UserError(
-                f"{retrieval_set.name}: candidate '{ids[places.index(-1)]}' of query '{query.id}' is not in "
-                f"the corpus (nor are {places.count(-1) - 1} more of its {len(places)}); take the candidates "
+                f"{retrieval_set.name}: candidate '{valid[places.index(-1)]}' of query '{query.id}' is not "
+                f"in the corpus (nor are {places.count(-1) - 1} more of its {len(ids)}); take the candidates "
                 "of the same data set"
             )
         found.append(sorted(set(places)))
-    return found
+        skipped.append(len(ids) - len(valid))
+    return found, skipped
 
 
 def _rerank(

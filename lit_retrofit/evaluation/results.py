@@ -17,6 +17,7 @@ from urllib.parse import quote
 from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation.languages import group_means
 from lit_retrofit.evaluation.measures import Scores, TaskResult, means_by_kind, trec_lines
+from lit_retrofit.evaluation.several import refuse_several
 
 FORMAT = 1
 
@@ -180,8 +181,10 @@ def read_results(folder: Path) -> Results:
     """Reads what ``write_results`` wrote.
 
     Raises:
-        UserError: ``metrics.json`` is missing, no valid JSON, of another format or lacks a field.
+        UserError: ``metrics.json`` is missing, no valid JSON, of another format or lacks a field; or the
+            folder has those of several benchmarks in it.
     """
+    refuse_several(folder)
     path = folder / "metrics.json"
     if not path.is_file() and (folder / "queries.jsonl").is_file():
         raise UserError(

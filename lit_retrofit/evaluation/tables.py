@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -63,7 +64,10 @@ def show_groups(results: Results, by: str, console: Console) -> None:
         by: ``family`` or ``script``.
         console: where to print.
     """
-    for kind, groups in group_means(results.tasks).items():
+    found = group_means(results.tasks)
+    if not found:
+        console.print(f"note: no means by {by}: no language is measured alone", markup=False, highlight=False)
+    for kind, groups in found.items():
         table = _table(f"{results.model}, {kind.replace('_', '-')}, by {by}", by)
         measures = list(results.tasks[0].scores)
         for heading in ("tasks", *measures):
@@ -90,23 +94,21 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         console.print(note, markup=False, highlight=False)
 
 
-def show_summary(results: Mapping[str, Results], console: Console) -> None:
+def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Prints one line for each benchmark and kind of task, and the mean over them.
 
     Args:
-        results: by benchmark.
+        summary: what `lit_retrofit.evaluation.several.summarise` gives.
         console: where to print.
     """
     table = _table("nDCG@10 of all benchmarks", "benchmark")
     for heading in ("tasks", "nDCG@10"):
         table.add_column(heading, justify="right")
-    scores = []
-    for name, one in results.items():
-        for kind, means in one.means.items():
-            label = name if kind == "all" else f"{name}, {kind.replace('_', '-')}"
-            table.add_row(Text(label), str(sum(t.kind == kind for t in one.tasks)), f"{means['nDCG@10']:.4f}")
-            scores.append(means["nDCG@10"])
-    table.add_row("mean", "", f"{sum(scores) / len(scores):.4f}", style="bold")
+    for entry in summary["benchmarks"]:
+        name, kind = entry["benchmark"], entry["kind"]
+        label = name if kind == "all" else f"{name}, {kind.replace('_', '-')}"
+        table.add_row(Text(label), str(entry["tasks"]), f"{entry['nDCG@10']:.4f}")
+    table.add_row("mean", "", f"{summary['mean']:.4f}", style="bold")
     console.print(table)
 
 

@@ -167,3 +167,10 @@ def _languages(positions: Positions) -> list[str]:
 
 def _names(positions: Positions) -> str:
     return ", ".join(_languages(positions)) or "no named language"
+
+
+def task_name(retrieval_set: RetrievalSet, task: LanguageTask) -> str:
+    """For notes: the set, and the task's languages where there are any."""
+    if task.kind == "all":
+        return retrieval_set.name
+    return f"{retrieval_set.name}, {task.query_language} → {task.corpus_language}"

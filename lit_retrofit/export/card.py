@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from lit_retrofit.evaluation.results import Results
-from lit_retrofit.export.metadata import MEASURE, label, metadata, on_the_hub
+from lit_retrofit.export.evaluations import table
+from lit_retrofit.export.metadata import is_hub_name, metadata
 from lit_retrofit.export.use import usage
 from lit_retrofit.model import embedded
 from lit_retrofit.model.encoder import EncoderOptions
@@ -25,8 +26,7 @@ class Exported:
         settings: pooling, prompts and lengths, as `embedding_settings` gives them.
         training: the content of the run's training.json, where there is one.
         merging: the content of the merge's merging.json, where it is one.
-        before: an evaluation of the base model.
-        after: the same of the trained model.
+        evaluations: `before` of the base model and `after` of the trained one, as far as they are given.
         checks: what was measured of the export itself, a sentence each.
         document_options: of the encoder of documents, where there are two.
         checkpoint: the weights are from a checkpoint of fit; a run that did not end left no training.json.
@@ -37,16 +37,18 @@ class Exported:
     settings: dict[str, Any]
     training: dict[str, Any] | None = None
     merging: dict[str, Any] | None = None
-    before: Results | None = None
-    after: Results | None = None
+    evaluations: dict[str, Results] = field(default_factory=dict)
     checks: tuple[str, ...] = ()
     document_options: EncoderOptions | None = None
     checkpoint: bool = False
 
     @property
     def base(self) -> str:
-        """The model that was trained."""
-        return _origin(self.merging["origin"] if self.merging else self.options.model)
+        """The model that was trained, as it may be shown."""
+        if self.merging is None or self.checkpoint:
+            return _shown(self.options.model)
+        # A merge with all weights is loaded without its origin: only `merge` saw whether that was a folder.
+        return _shown(self.merging["origin"], folder=self.merging.get("origin_is_folder", True))
 
     @property
     def made(self) -> tuple[str, ...]:
@@ -70,7 +72,7 @@ def write_card(folder: Path, exported: Exported) -> None:
         usage(exported.format, exported.settings),
         *([_recipe(training, exported.options)] if training else []),
         *([_merging(exported.merging)] if exported.merging else []),
-        *([_table(exported)] if exported.before or exported.after else []),
+        *([table(exported.evaluations)] if exported.evaluations else []),
         *(["## Checked\n", "\n".join(f"- {check}" for check in exported.checks)] if exported.checks else []),
     ]
     card = ModelCard(f"---\n{_head(exported).to_yaml()}\n---\n\n" + "\n".join(parts))
@@ -79,23 +81,26 @@ def write_card(folder: Path, exported: Exported) -> None:
 
 def _sentence(exported: Exported) -> str:
     if not exported.made:
-        return f"`{_shown(exported.base)}` as it is, written by lit-retrofit in the form {exported.format}."
-    return f"`{_shown(exported.base)}`, {' and '.join(exported.made)} with lit-retrofit."
+        return f"`{exported.base}` as it is, written by lit-retrofit in the form {exported.format}."
+    return f"`{exported.base}`, {' and '.join(exported.made)} with lit-retrofit."
 
 
-def _shown(model: str) -> str:
-    """A folder's path is nobody else's business."""
-    return model if on_the_hub(model) else Path(model).name
+def _shown(model: str, *, folder: bool | None = None) -> str:
+    """A model's name on the hub; a folder's own name alone, for its path is nobody else's business.
+
+    Args:
+        model: as it was named for training; the embedded model's own name says nothing outside of this tool.
+        folder: whether that meant a folder; None looks, for a model that was loaded just now.
+    """
+    if model == embedded.NAME:
+        return embedded.ORIGIN
+    local = Path(model).exists() if folder is None else folder
+    return Path(model).name if local or not is_hub_name(model) else model
 
 
 def _second(options: EncoderOptions) -> str:
     kept = "kept as it is" if options.freeze else "trained along"
-    return f"It embeds queries; `{_shown(_origin(options.model))}`, {kept}, embeds documents.\n"
-
-
-def _origin(model: str) -> str:
-    """The embedded model's own name says nothing outside of this tool."""
-    return embedded.ORIGIN if model == embedded.NAME else model
+    return f"It embeds queries; `{_shown(options.model)}`, {kept}, embeds documents.\n"
 
 
 def _title(exported: Exported) -> str:
@@ -106,8 +111,8 @@ def _title(exported: Exported) -> str:
 def _head(exported: Exported) -> ModelCardData:
     data = (exported.training or {}).get("data", {})
     languages = [language for language in data.get("languages", {}) if language != "unknown"]
-    base = exported.base if on_the_hub(exported.base) else None
-    return metadata(_title(exported), exported.format, base, languages, exported.after)
+    base = exported.base if is_hub_name(exported.base) else None
+    return metadata(_title(exported), exported.format, base, languages, exported.evaluations.get("after"))
 
 
 def _merging(merging: dict[str, Any]) -> str:
@@ -164,19 +169,3 @@ def _terms(objective: dict[str, Any]) -> str:
     names = {"info_nce": "InfoNCE", "margin_mse": "MarginMSE"}
     used = [(names.get(name, name.replace("_", " ")), weight) for name, weight in weights.items() if weight]
     return " + ".join(name if weight == 1 else f"{weight:g} × {name}" for name, weight in used)
-
-
-def _table(exported: Exported) -> str:
-    results = {n: r for n, r in (("before", exported.before), ("after", exported.after)) if r is not None}
-    names = list(results)
-    data = " and ".join(sorted({result.data for result in results.values()}))
-    scores = {name: {label(task): task.scores[MEASURE] for task in r.tasks} for name, r in results.items()}
-    lines = [
-        f"## {MEASURE} on {data}\n",
-        f"| queries → corpus | {' | '.join(names)} |",
-        "|---" * (1 + len(names)) + "|",
-    ]
-    for task in scores[names[0]]:
-        cells = [f"{scores[name][task]:.4f}" if task in scores[name] else "–" for name in names]
-        lines.append(f"| {task} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"

@@ -13,8 +13,8 @@ from rich.console import Console
 from torch import Tensor
 
 from lit_retrofit.errors import UserError
-from lit_retrofit.evaluation.results import read_results
 from lit_retrofit.export.card import Exported, write_card
+from lit_retrofit.export.evaluations import read_evaluations
 from lit_retrofit.export.formats import Embed, ExportFormat, SentenceTransformersFolder, TransformersFolder
 from lit_retrofit.export.onnx_graph import GRAPH, INT8, OnnxFolder, check_onnx_installed, run_graph
 from lit_retrofit.model.dual import DualEncoder
@@ -61,21 +61,21 @@ def export(
             token ids to embeddings, with pooling and normalisation inside).
         int8: with onnx, write a graph with 8 bit weights too, and tell what it costs.
         before: a folder written by evaluate on the base model, for the card's table.
-        after: the same of the trained model.
+        after: the same of the trained model, on the same data.
         overwrite: replace an earlier export.
 
     Returns:
         The lowest cosine between the model's embeddings and the reloaded export's.
 
     Raises:
-        UserError: the output exists and is not to be replaced, the model cannot be loaded, or a package that
-            the format needs is missing.
+        UserError: the output exists and is not to be replaced, the evaluations cannot be shown side by side,
+            the model cannot be loaded, or a package that the format needs is missing.
         RuntimeError: the export embeds differently.
     """
     _check_output(output, overwrite)
     if int8 and format != "onnx":
         raise UserError(f"int8 is of the format onnx, not of {format}; give --format onnx, or leave it out")
-    measured = {n: read_results(f) for n, f in (("before", before), ("after", after)) if f is not None}
+    evaluations = read_evaluations(before, after)
     target = _format(format, int8)
     encoder = load_encoder(model).eval()
     settings = embedding_settings(encoder)
@@ -94,7 +94,7 @@ def export(
             document_options=encoder.document.options if isinstance(encoder, DualEncoder) else None,
             training=_beside(model, "training.json"),
             merging=_beside(model, "merging.json"),
-            **measured,
+            evaluations=evaluations,
             checks=tuple(checks),
             checkpoint=find_checkpoint(model) is not None,
         )

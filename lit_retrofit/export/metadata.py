@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from lit_retrofit.evaluation.results import Results, TaskScores
+from lit_retrofit.export.evaluations import label, measure_of
 
-MEASURE = "nDCG@10"
 _LIBRARY = {"sentence-transformers": "sentence-transformers", "transformers": "transformers", "onnx": "onnx"}
 _TASK = {"sentence-transformers": "sentence-similarity"}
 _TAGS = ["sentence-transformers", "feature-extraction", "retrieval", "lit-retrofit"]
@@ -43,30 +44,37 @@ def metadata(
     )
 
 
-def on_the_hub(base: str) -> bool:
-    """Whether a model's name is one of the hub's, not a folder's."""
-    return "/" in base and not base.startswith((".", "/", "~")) and not Path(base).exists()
+def is_hub_name(name: str) -> bool:
+    """Whether a name has the form owner/model. Folders may have it, too."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
 
 
 def _eval_results(results: Results) -> list[EvalResult]:
     """A result per language task, in the form that mteb's own cards have."""
     data = Path(results.data).name or results.data
     split: Any = results.settings.get("split")
+    measure = measure_of(results)
     return [
         EvalResult(
-            task_type="Retrieval",
-            dataset_type=re.sub(r"[^\w.-]+", "-", data).strip("-") or "data",
+            task_type=measure.task,
+            dataset_type=re.sub(r"[^\w.-]+", "-", data, flags=re.ASCII).strip("-") or "data",
             dataset_name=f"{data}, {label(task)}",
-            dataset_config=None if task.kind == "all" else f"{task.query_language}-{task.corpus_language}",
+            dataset_config=_config(task),
             dataset_split=split,
-            metric_type="ndcg_at_10",
-            metric_name=MEASURE,
-            metric_value=round(task.scores[MEASURE], 5),
+            metric_type=measure.metric,
+            metric_name=measure.name,
+            metric_value=round(task.scores[measure.name], 5),
         )
         for task in results.tasks
     ]
 
 
-def label(task: TaskScores) -> str:
-    """A task's name in tables."""
-    return "all" if task.kind == "all" else f"{task.query_language} → {task.corpus_language}"
+def _config(task: TaskScores) -> str | None:
+    """The part of the data that a task is of."""
+    if task.query_language is None or task.kind == "clustering":
+        return task.query_language
+    return f"{task.query_language}-{task.corpus_language}"

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from lit_retrofit.data.options import DataOptions, check_options
-from lit_retrofit.data.source_options import SourceOptions
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
 from lit_retrofit.inspection import terminal
+from lit_retrofit.inspection.config import Config, Limits, read_config, text_limits
 from lit_retrofit.inspection.lengths import Measure, characters, cut_for_tokens, measure_sample
 from lit_retrofit.inspection.page import render
 from lit_retrofit.inspection.reading import Group, ReadSource, read_source
@@ -84,7 +83,7 @@ def inspect(
         scored: of the records looked into, how many the model scores; 0 scores none.
         near: a negative that scores this share of the lowest positive, or more, may be an answer.
         examples: records of each source to show, and likely false negatives.
-        max_length: tokens at which texts are cut; the model's own by default.
+        max_length: tokens at which texts are cut; by default those of the config, else the model's own.
         precision: of the model; auto is bf16 where the device multiplies it, else fp32.
         device: auto takes a GPU where there is one.
         token_budget: tokens embedded at a time; by default as many as suit the device.
@@ -103,19 +102,20 @@ def inspect(
     if not 0 < near <= 1:
         raise UserError(f"near is {near}; it is a share of the positive's score, above 0 to 1")
     _check_output(output, overwrite)
-    sources = _sources(data, format)
+    config = _config(data, format)
     encoder = None if model is None else load_encoder(model, max_length=max_length).to(choose_device(device))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, transient=True) as progress:
         read = [
             read_source(source, limit=limit, scan=scan, seed=seed, format=format, progress=progress)
-            for source in sources
+            for source in config.options.sources
         ]
+    limits = None if encoder is None else text_limits(config, _own_limits(encoder), max_length)
     embed = None if encoder is None or not scored else _embed(encoder, token_budget, precision)
     seen: set[int] = set()
     groups = []
     for group in (group for one in read for group in one.groups):
-        groups.append(_summarise(group, encoder, embed, model, scored, near, examples, seen))
+        groups.append(_summarise(group, encoder, limits, embed, model, scored, near, examples, seen))
         seen |= group.tally.queries
     found = Inspection(
         data=data,
@@ -124,6 +124,7 @@ def inspect(
         model=model,
         unit="characters" if encoder is None else "tokens",
         near=near,
+        limits=limits,
         formats={one.name: one.format for one in read},
         complete=all(one.complete for one in read),
         skipped=_skipped(read),
@@ -157,37 +158,19 @@ def _check_output(output: Path | None, overwrite: bool) -> None:
             )
 
 
-def _sources(data: str, format: str | None) -> tuple[SourceOptions, ...]:
-    """The one source that is named, or those of a config file."""
+def _config(data: str, format: str | None) -> Config:
+    """A config file, or one of the source that is named."""
     if not data.endswith((".yaml", ".yml")) or data.startswith("source:"):
-        options = DataOptions(train=(data,), format=format)
+        config = Config(DataOptions(train=(data,), format=format))
     else:
-        options = _read_config(Path(data))
-    check_options(options)
-    return options.sources
+        config = read_config(Path(data))
+    check_options(config.options)
+    return config
 
 
-def _read_config(path: Path) -> DataOptions:
-    import yaml
-    from jsonargparse import ArgumentParser
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(DataOptions, "data.options")
-    # The rest of the config is not of interest here: sampling, the model, the trainer.
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        options = parser.parse_object({"data": {"options": content["data"]["options"]}})
-        found: DataOptions = parser.instantiate_classes(options).data.options
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: has no data.options; name a config of training data") from None
-    except Exception as error:  # jsonargparse and its YAML loader raise many kinds
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as a config ({reason:.300}); correct it") from None
-    if not found.train:
-        raise UserError(f"{path}: data.options.train names no source; add one")
-    return found
+def _own_limits(encoder: Encoders) -> dict[Role, int]:
+    roles: tuple[Role, ...] = ("query", "document")
+    return {role: encoder.of(role).tokenizer.max_lengths[role] for role in roles}
 
 
 def _embed(encoder: Encoders, token_budget: int | None, precision: Precision) -> Embed:
@@ -211,6 +194,7 @@ def _measure(encoder: Encoders | None) -> Measure:
 def _summarise(
     group: Group,
     encoder: Encoders | None,
+    limits: Limits | None,
     embed: Embed | None,
     model: str | None,
     most_scored: int,
@@ -219,9 +203,9 @@ def _summarise(
     seen: set[int],
 ) -> GroupSummary:
     tally, sample = group.tally, group.sample
-    limits: Any = (None, None)
-    if encoder is not None:
-        limits = tuple(encoder.of(r).tokenizer.max_lengths[r] for r in ("query", "document"))
+    lengths: tuple[int | None, int | None] = (None, None)
+    if limits is not None:
+        lengths = limits["query"][0], limits["document"][0]
     measured = measure_sample(sample, _measure(encoder))
     scored = score_by_records(sample) if embed is None else score_by_model(sample[:most_scored], embed)
     suspects, shown = find_suspects(scored, sample, near, examples)
@@ -229,7 +213,7 @@ def _summarise(
         name=group.name,
         records=tally.records,
         sampled=len(sample),
-        languages=language_rows(group, measured, limits[1]),
+        languages=language_rows(group, measured, lengths[1]),
         tasks=dict(tally.tasks.most_common()),
         positives=tally.positives,
         negatives=tally.negatives,
@@ -241,7 +225,7 @@ def _summarise(
         shared_queries=len(tally.queries & seen),
         copied=tally.copied,
         identical=tally.identical,
-        lengths=lengths_by_role(group, measured, limits),
+        lengths=lengths_by_role(group, measured, lengths),
         oddities=odd_texts(sample),
         scores=describe_scores(scored, "the records' own scores" if embed is None else str(model)),
         suspects=suspects,

@@ -25,7 +25,7 @@ class Lengths:
         median: likewise.
         p95: 95 of a hundred are no longer.
         longest: of all; of texts beyond 50,000 characters, of so many.
-        limit: tokens that the model keeps, its prompt and special tokens included; None without a model.
+        limit: tokens that are kept, the prompt and special tokens included; None without a model.
         over: share of the texts that are cut there; None without a model.
         edges: of the bins, 1, 2, 3, 4, 6, 8, 12 …: a bin holds lengths from its edge up to the next.
         counts: texts per bin.

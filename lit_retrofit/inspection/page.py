@@ -72,7 +72,7 @@ def _tiles(found: Inspection) -> list[Tile]:
     cut = [(found.texts, found.over) for group in groups for found in _documents(group)]
     if found.model is not None and cut:
         share = sum(texts * over for texts, over in cut if over is not None) / sum(t for t, _ in cut)
-        tiles.append(Tile("Cut documents", percent(share), "longer than the model's limit"))
+        tiles.append(Tile("Cut documents", percent(share), "longer than the limit"))
     scored = [group.scores for group in groups if group.scores and group.scores.negatives]
     if scored or any(group.suspects for group in groups):
         suspects = sum(sum(group.suspects.values()) for group in groups)

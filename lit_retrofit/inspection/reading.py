@@ -17,6 +17,7 @@ from lit_retrofit.data.records import Record
 from lit_retrofit.data.source_options import SourceOptions
 from lit_retrofit.data.sources import locate
 from lit_retrofit.data.tables import find_files
+from lit_retrofit.retrieval.copied import COPIED_WORDS, find_copied
 
 _MOST_GROUPS = 20  # a field `source` with a value per record must not make a page of thousands of sections
 _OTHERS = "others"
@@ -38,7 +39,7 @@ class Tally:
         repeated_queries: records whose query an earlier one has too.
         repeated_pairs: records whose query and first positive an earlier one has too.
         distinct_documents: positives and negatives of different texts.
-        copied: records whose query stands in its positive, word for word.
+        copied: records that `clean` drops as copied: a query of five words or more stands in a positive.
         identical: hard negatives that are a positive of their record, by id or text; reading drops them.
         queries: hashes of the queries.
     """
@@ -73,7 +74,7 @@ class Tally:
         self.positives += len(record.positives)
         self.negatives += len(record.negatives)
         self.without_negatives += not record.negatives
-        self.copied += record.query.strip().casefold() in first.text.casefold()
+        self.copied += find_copied(record, COPIED_WORDS) is not None
         query, pair = hash(record.query), hash((record.query, first.text))
         self.repeated_queries += query in self.queries
         self.repeated_pairs += pair in self._pairs

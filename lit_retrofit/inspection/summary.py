@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from lit_retrofit.data.records import Document, Record
+from lit_retrofit.inspection.config import Limits
 from lit_retrofit.inspection.lengths import Lengths, Measured, describe
 from lit_retrofit.inspection.reading import UNKNOWN, Group
 from lit_retrofit.inspection.similarity import ScoredRecord, Scores, Suspect
@@ -63,7 +64,7 @@ class LanguageRow:
         scripts: of their queries.
         query_length: the median.
         document_length: likewise, of positives and negatives.
-        over: share of the documents that the model cuts; None without a model.
+        over: share of the documents that are cut; None without a model.
     """
 
     language: str
@@ -93,7 +94,7 @@ class GroupSummary:
         repeated_queries: records whose query an earlier one of the group has.
         repeated_pairs: records whose query and first positive an earlier one has.
         shared_queries: queries that an earlier group has too.
-        copied: records whose query stands word for word in its first positive.
+        copied: records whose query, of five words or more, stands word by word in a positive.
         identical: hard negatives that are a positive of their record.
         lengths: by role: query, positive, negative.
         oddities: texts of the sample with something unusual in them, by what.
@@ -137,6 +138,8 @@ class Inspection:
         model: whose tokens and similarities these are; None where none was given.
         unit: of the lengths.
         near: the share of the positive's score from which a negative is a suspect.
+        limits: tokens of a query and of a document beyond which training cuts it, and what says so; None
+            without a model.
         formats: convention per source.
         complete: whether every source was read to its end.
         skipped: rows that are no valid record, per reason.
@@ -150,6 +153,7 @@ class Inspection:
     model: str | None
     unit: str
     near: float
+    limits: Limits | None
     formats: dict[str, str]
     complete: bool
     skipped: dict[str, int]

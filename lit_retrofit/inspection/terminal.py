@@ -38,6 +38,9 @@ def notes(found: Inspection) -> list[str]:
     if skipped:
         lines.append(f"{skipped:,} rows are no valid record: {few(found.skipped)}")
         lines += [f"for instance {example}" for example in found.skipped_examples[:2]]
+    if found.limits is not None:
+        limits = [f"{role} {tokens:,} tokens ({source})" for role, (tokens, source) in found.limits.items()]
+        lines.append(f"limits: {', '.join(limits)}")
     if found.model is None:
         lines.append("no model given: lengths are in characters, and nothing is scored (give --model)")
     return lines

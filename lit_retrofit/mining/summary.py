@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lit_retrofit.data.records import Record
+from lit_retrofit.data.shown_text import shown
 from lit_retrofit.mining.rules import DROPS, MiningRules
 
 FORMAT = 1
@@ -19,7 +20,6 @@ BINS = 20
 EXAMPLES = 5
 LISTED = 100
 BAR = 24
-EXCERPT = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query with its lowest-scoring positive and its highest-scoring negative."""
+    """The beginnings of a query, its lowest-scoring positive and its highest-scoring negative."""
 
     query: str
     positive: str
@@ -69,7 +69,13 @@ class RecordCounts:
 
 @dataclass(frozen=True, slots=True)
 class TooFew:
-    """A record with fewer negatives than asked for; with fewer than the least number it was dropped."""
+    """A record with fewer negatives than asked for; with fewer than the least number it was dropped.
+
+    Attributes:
+        id: the record's.
+        query: its beginning.
+        negatives: how many it has.
+    """
 
     id: str
     query: str
@@ -155,7 +161,7 @@ def too_few(mined: Sequence[Record], per_query: int) -> tuple[TooFew, ...]:
     """Up to `LISTED` records with fewer negatives than asked for, those with the fewest first."""
     short = [record for record in mined if len(record.negatives) < per_query]
     short.sort(key=lambda record: len(record.negatives))
-    return tuple(TooFew(record.id, record.query, len(record.negatives)) for record in short[:LISTED])
+    return tuple(TooFew(record.id, shown(record.query), len(record.negatives)) for record in short[:LISTED])
 
 
 def examples(records: Sequence[Record]) -> tuple[Example, ...]:
@@ -173,7 +179,13 @@ def examples(records: Sequence[Record]) -> tuple[Example, ...]:
 def _example(record: Record) -> Example:
     scored = zip(record.positive_scores, record.positives, strict=True)
     score, positive = min(scored, key=lambda pair: pair[0])
-    return Example(record.query, positive.text, record.negatives[0].text, score, record.negative_scores[0])
+    return Example(
+        query=shown(record.query),
+        positive=shown(positive.text),
+        negative=shown(record.negatives[0].text),
+        positive_score=score,
+        negative_score=record.negative_scores[0],
+    )
 
 
 def show(summary: MiningSummary, console: Console) -> None:
@@ -225,14 +237,8 @@ def _readable(picked: Sequence[Example]) -> Table:
         table.add_column(column)
     for example in picked:
         table.add_row(
-            _plain(example.query),
-            f"{example.positive_score:.3f} {_plain(example.positive)}",
-            f"{example.negative_score:.3f} {_plain(example.negative)}",
+            escape(example.query),
+            f"{example.positive_score:.3f} {escape(example.positive)}",
+            f"{example.negative_score:.3f} {escape(example.negative)}",
         )
     return table
-
-
-def _plain(text: str) -> str:
-    """One short line of a text, with nothing in it that rich would take for markup."""
-    line = " ".join(text.split())
-    return escape(line if len(line) <= EXCERPT else line[: EXCERPT - 1] + "…")

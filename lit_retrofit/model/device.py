@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import psutil
 import torch
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.model.control_groups import left_in_groups
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "std::bad_alloc",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What errors say that are of no class of their own: of the allocators, the driver and its libraries."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,21 +67,16 @@ def tokens_at_a_time(asked: int | None, device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated: on the GPU, or of the machine's memory and its control group's."""
+    """Bytes that can still be allocated: on the GPU, or of the machine's memory and its control groups'."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + held
-    free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
+    return int(min(psutil.virtual_memory().available, left_in_groups()))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a GPU or on the CPU, where torch has no error of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(told in str(error) for told in _OUT_OF_MEMORY)

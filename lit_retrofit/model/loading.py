@@ -130,9 +130,8 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         # No pickled code: only tensors and plain values are accepted.
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{checkpoint}: not a readable checkpoint ({str(error).splitlines()[0][:150]})"
-        ) from error
-    if next(iter(CHECKPOINT_KEYS)) not in content:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{checkpoint}: not a readable checkpoint ({reason:.150})") from error
+    if not isinstance(content, dict) or next(iter(CHECKPOINT_KEYS)) not in content:
         raise UserError(f"{checkpoint}: not a checkpoint of `lit-retrofit fit`")
     return content

@@ -73,6 +73,7 @@ def _check_folder(folder: Path) -> None:
             "the run or checkpoint that was exported"
         )
     if not any(folder.glob("config.json")) and not any(folder.glob("*/config.json")):
+        _check_no_run(folder)
         raise UserError(f"{folder}: no config.json; give a directory written by save_pretrained")
     if not any(
         (place / name).is_file() for place in (folder, *folder.glob("*/")) for name in _TOKENIZER_FILES
@@ -81,6 +82,19 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: a model without a tokenizer (no {_TOKENIZER_FILES[0]}); save it there with "
             "`tokenizer.save_pretrained(DIRECTORY)`"
         )
+
+
+def _check_no_run(folder: Path) -> None:
+    """A run folder of fit comes here only where it has no checkpoint to load."""
+    if not (folder / "config.yaml").is_file():
+        return
+    kept = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if kept:
+        raise UserError(f"{folder}: a run without best.ckpt or last.ckpt; give a checkpoint, as {kept[-1]}")
+    raise UserError(
+        f"{folder}: a run that has saved no checkpoint yet; wait for its first one, or start it again with "
+        "fit --overwrite"
+    )
 
 
 def read_settings(source: str) -> ModelSettings:

@@ -27,12 +27,13 @@ def plan(words: list[str]) -> None:
     """
     parsed = parse(words)
     options = parsed.options
+    graph_memory = options["model"]["graph_memory"]
     settings = Settings(
         device=options["device"],
         precision=str(options["trainer"]["precision"] or usual_precision(options["device"])),
         batch_size=parsed.data.sampling.batch_size,
         token_budget=parsed.data.options.token_budget,
-        graph_memory=options["model"]["graph_memory"],
+        graph_memory=None if graph_memory == "auto" else graph_memory,
         devices=count_devices(options["trainer"]["devices"]),
         num_nodes=options["trainer"]["num_nodes"],
     )

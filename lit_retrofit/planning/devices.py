@@ -23,11 +23,6 @@ ENCODER_SHARE = 0.4
 activations and launches included."""
 CONTEXT_BYTES = 600_000_000
 """Assumption: what CUDA's context and libraries take of a card's memory."""
-_FLOAT32_TERAFLOP = {
-    "rtx3090": 35.6, "rtx4080": 48.7, "rtx4090": 82.6, "rtx5090": 104.8, "l4": 30.3, "t4": 8.1, "a10": 31.2,
-    "a100": 19.5, "h100": 66.9, "h200": 66.9, "b200": 75.0,
-}  # fmt: skip
-"""Peak of fp32 without tensor cores, from the makers' data sheets: torch uses no TF32 unless told to."""
 _PROBE_TOKENS = 1024
 _PROBE_SECONDS = 4.0
 
@@ -104,7 +99,7 @@ def find_card(name: str, precision: str) -> Device:
         UserError: the card has no instructions for the precision.
     """
     card = CARDS[name]
-    kind, peak = "fp32 without tensor cores", _FLOAT32_TERAFLOP[name]
+    kind, peak = "fp32 without tensor cores", card.float32  # torch uses no TF32 unless told to
     if precision.startswith(("bf16", "16")):
         kind = "bf16" if precision.startswith("bf16") else "fp16"
         rate = card.bfloat16 if kind == "bf16" else card.float16
@@ -114,7 +109,7 @@ def find_card(name: str, precision: str) -> Device:
     reached = ENCODER_SHARE * peak * 1e12
     return Device(
         name, int(card.memory * 1e9), CONTEXT_BYTES, reached, reached,
-        ACHIEVABLE_ARITHMETIC * _FLOAT32_TERAFLOP[name] * 1e12, ACHIEVABLE_BANDWIDTH * card.bandwidth * 1e9,
+        ACHIEVABLE_ARITHMETIC * card.float32 * 1e12, ACHIEVABLE_BANDWIDTH * card.bandwidth * 1e9,
         measured=False,
         assumptions=(
             f"prediction, not a measurement: {card.name}, {card.source}",

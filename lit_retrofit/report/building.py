@@ -74,7 +74,7 @@ def build(sides: Sides, options: PageOptions, output: Path) -> Page:
     runs = tuple(read_training(run) if run else None for run in sides.runs)
     mining = read_mining(sides.mining) if sides.mining else None
     comparison = compare(*sides.folders, _trained(runs, sides.names), sides.names)
-    merged = find_merging(options.merging, Path(comparison.after.model))
+    merged = find_merging(options.merging, Path(place_of(comparison.after.model, sides.runs[1])))
     data = _read_data(comparison, options.data) if options.examples or options.points else None
     changed, counts = changed_pairs(comparison.pairs)
     chosen = choose(changed, options.examples)
@@ -120,7 +120,7 @@ def build_run(sides: Sides, price: float | None) -> tuple[Comparison, Summary, T
     runs = tuple(read_training(run) if run else None for run in sides.runs)
     mining = read_mining(sides.mining) if sides.mining else None
     comparison = compare(*sides.folders, _trained(runs, sides.names), sides.names)
-    merged = find_merging(None, Path(comparison.after.model))
+    merged = find_merging(None, Path(place_of(comparison.after.model, sides.runs[1])))
     summary = summarise(comparison, time.time() - _first_start(comparison, runs, mining))
     return comparison, summary, runs[1], _cost(comparison, runs, mining, merged, price)
 

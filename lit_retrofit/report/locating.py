@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.several import SUMMARY, refuse_several
 
 _NAMES = ("before", "after")
 
@@ -33,15 +35,18 @@ class Inputs:
     home: Path
 
 
-def locate(run: Path) -> Inputs:
+def locate(run: Path, training: Path | None = None, mining: Path | None = None) -> Inputs:
     """Finds the parts of a run.
 
     Args:
         run: a folder with the evaluations ``before`` and ``after``, and perhaps a run folder of ``fit`` and a
             ``.summary.json`` of ``mine``; or a run folder of ``fit`` that lies beside its evaluations.
+        training: the run folder of ``fit``, if the user named it.
+        mining: the summary of ``mine``, likewise.
 
     Raises:
-        UserError: there is no such folder, an evaluation is missing, or several things could be meant.
+        UserError: there is no such folder, it has the evaluations of several benchmarks, one is missing, or
+            several things could be meant.
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such folder; give a folder with the evaluations before and after")
@@ -50,6 +55,8 @@ def locate(run: Path) -> Inputs:
     found = [home / name for name in _NAMES]
     for folder in found:
         if not folder.is_dir():
+            if (run / SUMMARY).is_file():
+                refuse_several(run)
             raise UserError(
                 f"{folder}: no such folder; write it with lit-retrofit evaluate MODEL --data DATA --output "
                 f"{folder}, or name the evaluations with --before and --after"
@@ -61,8 +68,9 @@ def locate(run: Path) -> Inputs:
             f"{after} is the evaluation of {model}, not of {run}; name its evaluations "
             "with --before and --after"
         )
-    training = run if fitted else _training(home, model)
-    return Inputs(run.resolve().name, before, after, training, _mining(home, training), home)
+    if training is None:
+        training = _only(f"{run} was merged from", _origins(run)) if fitted else _training(home, model)
+    return Inputs(run.resolve().name, before, after, training, mining or _mining(home, training), home)
 
 
 def evaluation_of(side: Path) -> tuple[Path, Path | None]:
@@ -79,9 +87,10 @@ def evaluation_of(side: Path) -> tuple[Path, Path | None]:
     """
     if any((side / name).is_file() for name in ("metrics.json", "queries.jsonl")):
         model = _evaluated(side)
-        return side, model if model is not None and (model / "training.json").is_file() else None
-    found = locate(side)
-    return found.after, found.training
+        found = _origins(model) if model is not None and (model / "training.json").is_file() else []
+        return side, found[0] if len(found) == 1 else None
+    inputs = locate(side)
+    return inputs.after, inputs.training
 
 
 def _evaluated(evaluation: Path) -> Path | None:
@@ -92,20 +101,42 @@ def _evaluated(evaluation: Path) -> Path | None:
 
 
 def _training(home: Path, model: Path | None) -> Path | None:
-    """The run folder that the evaluated model is; else the only one in the folder."""
-    folders = sorted(path for path in home.iterdir() if (path / "training.json").is_file())
+    """The run folder behind the evaluated model; else the only one in the folder."""
+    finished = sorted(path for path in home.iterdir() if (path / "training.json").is_file())
     unfinished = sorted(path for path in home.iterdir() if (path / "checkpoints").is_dir())
-    if model is not None:
-        if (model / "training.json").is_file() and model.resolve().parent == home.resolve():
-            return model
-        named = [path for path in {*folders, *unfinished} if path.name == model.name]
-        if named:
-            return named[0]
-    candidates = folders or unfinished  # reading an unfinished one says what is wrong with it
-    if len(candidates) > 1:
-        names = ", ".join(path.name for path in candidates)
-        raise UserError(f"{home} has several runs of fit ({names}); name one with --training")
-    return candidates[0] if candidates else None
+    named = [path for path in (*finished, *unfinished) if model is not None and path.name == model.name]
+    if named:
+        return _only(f"{named[0]} was merged from", _origins(named[0]))
+    # reading an unfinished one says what is wrong with it
+    origins = (origin for folder in finished or unfinished for origin in _origins(folder))
+    return _only(f"{home} has", list(dict.fromkeys(origins)))
+
+
+def _only(where: str, runs: Sequence[Path]) -> Path | None:
+    if len(runs) > 1:
+        names = ", ".join(path.name for path in runs)
+        raise UserError(f"{where} several runs of fit ({names}); name one with --training")
+    return runs[0] if runs else None
+
+
+def _origins(folder: Path, seen: tuple[Path, ...] = ()) -> list[Path]:
+    """The runs of fit behind a folder: itself, or those that it was merged from, as far as they are found.
+
+    A merge has the training.json of what it was merged from, but neither its log nor its configuration.
+    """
+    models = _peek(folder / "merging.json").get("models")
+    if not isinstance(models, list) or folder in seen:
+        return [folder]
+    places = (_place(Path(str(model)), folder.parent) for model in models)
+    found = [run for place in places if place is not None for run in _origins(place, (*seen, folder))]
+    return list(dict.fromkeys(found)) or [folder]
+
+
+def _place(model: Path, home: Path) -> Path | None:
+    """Where a model's run is now: beside its merge, if they were moved together, or as it was named."""
+    run = model.parent.parent if model.suffix == ".ckpt" else model
+    marks = ("training.json", "checkpoints")
+    return next((p for p in (home / run.name, run) if any((p / mark).exists() for mark in marks)), None)
 
 
 def _mining(home: Path, training: Path | None) -> Path | None:

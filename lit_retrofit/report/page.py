@@ -19,6 +19,7 @@ from lit_retrofit.report.histograms import Histogram, histogram
 from lit_retrofit.report.html import make_environment
 from lit_retrofit.report.merging import Merging
 from lit_retrofit.report.numbers import plain
+from lit_retrofit.report.sample import place_of
 from lit_retrofit.report.similarities import SimilarityPicture
 from lit_retrofit.report.sources import Settings, TrainingRun
 from lit_retrofit.report.space import Space
@@ -104,7 +105,7 @@ def render(page: Page) -> str:
         settings=_settings(page),
         export=exported is not None,
         export_to=str(exported or page.output / "export"),
-        exportable=str(training.folder) if training else comparison.after.model,
+        exportable=place_of(comparison.after.model, training.folder if training else None),
         embedded=comparison.after.data.startswith(PREFIX),
         version=version("lit-retrofit"),
     )

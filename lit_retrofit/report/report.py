@@ -127,9 +127,8 @@ def _sides(
         (first, first_run), (second, second_run) = (evaluation_of(Path(side)) for side in compare)
         return Sides((first, second), RIVALS, (first_run, second_run)), None
     if runs:
-        found = locate(Path(runs[0]))
-        run, mining = given.get("training", found.training), given.get("mining", found.mining)
-        return Sides((found.before, found.after), SIDES, (None, run), mining), found.home
+        found = locate(Path(runs[0]), given.get("training"), given.get("mining"))
+        return Sides((found.before, found.after), SIDES, (None, found.training), found.mining), found.home
     folders = (given["before"], given["after"])
     return Sides(folders, SIDES, (None, given.get("training")), given.get("mining")), None
 

@@ -115,7 +115,6 @@ def _own(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def place_of(model: str, run: Path | None) -> str:
-    """Where a model is now: as the evaluation names it, or else the training run of the same name."""
-    if run is not None and not Path(model).exists() and Path(model).name == run.name:
-        return str(run)
-    return model
+    """Where a model is now: as the evaluation names it, or else of that name beside the training run."""
+    beside = run.parent / Path(model).name if run is not None else None
+    return str(beside) if beside is not None and not Path(model).exists() and beside.exists() else model

@@ -50,11 +50,13 @@ class TrainingRun:
         folder: as the user named it.
         card: the content of ``training.json``.
         log: from ``metrics.csv``.
+        config: the text of ``config.yaml``; None where it is missing.
     """
 
     folder: Path
     card: dict[str, Any]
     log: LossLog
+    config: str | None = None
 
     @property
     def languages(self) -> dict[str, int]:
@@ -85,7 +87,7 @@ class TrainingRun:
 
     @property
     def settings(self) -> Settings:
-        """Each group of options, flat: ``[("encoder", [("lora.r", 16), …]), …]``."""
+        """The recipe's options by group, flat: ``[("encoder", [("lora.r", 16), …]), …]``."""
         trainer = {name: self.card[name] for name in _TRAINER if name in self.card}
         groups = [(name, self.card.get(name) or {}) for name in _SETTINGS]
         return [(name, list(_flat(options))) for name, options in [*groups, ("trainer", trainer)] if options]
@@ -115,7 +117,9 @@ def read_training(folder: Path) -> TrainingRun:
     _check_fields(path, card, {"started": _NUMBER, "seconds": _NUMBER, "steps": int, "data": dict})
     _check_fields(path, card["data"], {"languages": dict, "records": int}, prefix="data.")
     _check_counts(path, "data.languages", card["data"]["languages"])
-    return TrainingRun(folder, card, read_log(folder / "metrics.csv"))
+    config = folder / "config.yaml"
+    text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
+    return TrainingRun(folder, card, read_log(folder / "metrics.csv"), text)
 
 
 def read_mining(path: Path) -> dict[str, Any]:

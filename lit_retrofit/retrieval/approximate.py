@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.device import free_memory
-from lit_retrofit.retrieval.search import search
 
 IndexName = Literal["auto", "exact", "ivf", "ivfpq"]
 """``ivf`` looks into the lists of vectors nearest to the query; ``ivfpq`` also keeps the vectors in codes."""
@@ -107,27 +107,23 @@ class ApproximateIndex:
         )
         return torch.from_numpy(self._index.search(queries.numpy(), k, params=chosen)[1])
 
-    def tune(self, queries: Tensor, k: int, seed: int = 0) -> float:
-        """Looks into more lists until a sample of the queries finds `TARGET` of what an exact search finds.
+    def tune(self, search: Callable[[], Tensor], exact: Tensor) -> float:
+        """Looks into more lists until a search finds `TARGET` of what an exact search finds.
 
         Args:
-            queries: (Q, dimension) float32 on the CPU.
-            k: how deep.
-            seed: of the sample.
+            search: searches with this index for a `sample` of the queries, as will be done for all;
+                (Q, k) int64 rows.
+            exact: (Q, k) int64, the rows that an exact search finds for the same queries, padded with -1.
 
         Returns:
-            The share of the k nearest documents that was found in the end, the mean over the sample.
+            The share of these rows that was found in the end.
         """
-        k = min(k, len(self.corpus))
-        picked = torch.randperm(len(queries), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
-        sample = queries[picked]
-        exact = search(sample, self.corpus, k).indices
-        recall = _recall(self.search(sample, k), exact)
+        recall = _recall(search(), exact)
         while recall < TARGET and self.probes < self.lists:
             self._index.nprobe = min(2 * self.probes, self.lists)
-            before, recall = recall, _recall(self.search(sample, k), exact)
-            if self.name == "ivfpq" and recall - before < 0.002:
-                break  # what is still missed is lost in the codes, not in the lists
+            before, recall = recall, _recall(search(), exact)
+            if (self.name == "ivfpq" or self.on_gpu) and recall - before < 0.002:
+                break  # lost in the codes, or in how deep a GPU looks for what is allowed; not in the lists
         return recall
 
     def _train(self, seed: int) -> None:
@@ -136,6 +132,11 @@ class ApproximateIndex:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(documents, generator=generator)[:wanted].sort().values
         self._index.train(self.corpus[rows].numpy())
+
+
+def sample(queries: int, seed: int = 0) -> Tensor:
+    """(Q,) int64, at most `SAMPLE` of so many queries, to measure the recall on."""
+    return torch.randperm(queries, generator=torch.Generator().manual_seed(seed))[:SAMPLE]
 
 
 def code_bytes(dimension: int) -> int:
@@ -175,7 +176,10 @@ def _faiss() -> Any:
 
 
 def _recall(found: Tensor, exact: Tensor) -> float:
-    return float((found.unsqueeze(2) == exact.unsqueeze(1)).any(dim=1).float().mean())
+    """The share of the exact rows that were found; 1 where there are none."""
+    wanted = exact >= 0  # a scope may have fewer documents than were asked for
+    hits = (found.unsqueeze(2) == exact.unsqueeze(1)).any(dim=1) & wanted
+    return float(hits.sum() / wanted.sum()) if wanted.any() else 1.0
 
 
 def _first(rows: NDArray[np.int64], k: int) -> Tensor:

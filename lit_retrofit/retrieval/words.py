@@ -33,13 +33,17 @@ def tokenize(text: str) -> list[str]:
     No stop words and no stemmer, so that no language has an advantage. Text is normalised (NFKC)
     first: full-width and half-width forms are equal.
     """
-    # Turkish İ lower-cases to i and a combining dot, which would keep it apart from a plain i.
-    text = unicodedata.normalize("NFKC", text).lower().replace("i\u0307", "i")
     tokens: list[str] = []
-    for word in text.translate(_WORD_CHARACTERS).split():
+    for word in normalise(text).translate(_WORD_CHARACTERS).split():
         for run in _RUNS.findall(word):
             tokens.extend(_bigrams(run) if _CUT.match(run) else (run,))
     return tokens
+
+
+def normalise(text: str) -> str:
+    """Lower case in the form NFKC: what `tokenize` cuts into words."""
+    # Turkish İ lower-cases to i and a combining dot, which would keep it apart from a plain i.
+    return unicodedata.normalize("NFKC", text).lower().replace("i\u0307", "i")
 
 
 def _bigrams(run: str) -> list[str]:

@@ -24,15 +24,17 @@ class Side:
         name: as the user named it.
         encoder: for the queries.
         corpus: (documents, dimension) float32, on the CPU.
+        precision: that the corpus was embedded in, and queries are.
     """
 
     name: str
     encoder: Encoders
     corpus: Tensor
+    precision: Precision
 
     def scores(self, query: str) -> Tensor:
         """(documents,) inner products with the query: cosines, for a model that normalises."""
-        return self.corpus @ embed_texts(self.encoder, [query], "query")[0]
+        return self.corpus @ embed_texts(self.encoder, [query], "query", precision=self.precision)[0]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def embed_side(
         precision=precision,
         description=f"Embedding for {name}" if progress else None,
     )
-    return Side(name, encoder, corpus)
+    return Side(name, encoder, corpus, precision)
 
 
 def find(sides: Sequence[Side], documents: Sequence[Document], query: str, top: int) -> list[list[Hit]]:

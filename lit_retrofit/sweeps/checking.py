@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -34,8 +35,8 @@ def check_sweep(sweep: Sweep) -> None:
     """Parses `fit` with every value that a parameter may have (both ends, of a range), one at a time.
 
     Raises:
-        UserError: an option that does not exist or does not take a value, a config file that is missing, or
-            an option that the sweep itself sets.
+        UserError: an option that does not exist or does not take a value, a config file that is missing, an
+            option that the sweep itself sets, or one without which no trial can be ranked.
     """
     taken = [p.name for p in sweep.parameters if p.name in _OWN]
     taken += [word.split("=")[0][2:] for word in sweep.words if word.split("=")[0][2:] in _OWN[:3]]
@@ -51,9 +52,24 @@ def check_sweep(sweep: Sweep) -> None:
         for value in parameter.examples:
             words = [*sweep.words, *words_of({**first, parameter.name: value})]
             try:
-                parser.parse_args(["fit", *words])
+                options = parser.parse_args(["fit", *words])
             except ArgumentError as error:
                 raise UserError(_blame(sweep, parameter.name, value, error)) from None
+            _check_log(sweep, options.fit.trainer)
+
+
+def _check_log(sweep: Sweep, trainer: Any) -> None:
+    """A trial's score is in the metrics.csv of `fit`'s own logger."""
+    if trainer.logger not in (None, True):
+        option = "trainer.logger"
+    elif trainer.fast_dev_run:
+        option = "trainer.fast_dev_run"
+    else:
+        return
+    raise UserError(
+        f"{sweep.path}: {option} is set, by a config or as a parameter: a trial would write no metrics.csv, "
+        "by which it is ranked; leave it out"
+    )
 
 
 def fit_parser(words: Sequence[str]) -> LightningArgumentParser:

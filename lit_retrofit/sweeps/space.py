@@ -68,6 +68,8 @@ class Sweep:
         words: of `lit-retrofit fit`, without the parameters.
         run_cap: at most so many trials; None for no limit.
         notes: parts of the file that are of no effect here.
+        project: of W&B, for the trials' runs; None where the file names none.
+        entity: of W&B, likewise.
     """
 
     path: Path
@@ -79,6 +81,8 @@ class Sweep:
     words: tuple[str, ...]
     run_cap: int | None
     notes: tuple[str, ...] = ()
+    project: str | None = None
+    entity: str | None = None
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -113,6 +117,8 @@ def read_sweep(path: Path) -> Sweep:
         notes=("early_terminate is W&B's: here every trial runs to its end",)
         if "early_terminate" in content
         else (),
+        project=_name(path, content, "project"),
+        entity=_name(path, content, "entity"),
     )
 
 
@@ -135,6 +141,13 @@ def _metric(path: Path, metric: Any) -> tuple[str, bool]:
     if goal not in ("maximize", "minimize"):
         raise UserError(f"{path}: field 'metric.goal' is {goal!r}; give maximize or minimize")
     return metric["name"], goal == "maximize"
+
+
+def _name(path: Path, content: dict[str, Any], field: str) -> str | None:
+    name = content.get(field)
+    if name is not None and not (isinstance(name, str) and name):
+        raise UserError(f"{path}: field '{field}' is {name!r}; give a name of W&B's, or leave it out")
+    return name
 
 
 def _words(path: Path, content: dict[str, Any]) -> tuple[str, ...]:

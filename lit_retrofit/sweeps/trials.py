@@ -107,17 +107,23 @@ class Trials:
             "fit", *self._sweep.words, *words_of(values), f"--output={folder}", *going_on,
             f"--wandb={str(self._wandb).lower()}", "--trainer.enable_progress_bar=false",
         ]  # fmt: skip
-        environment = dict(os.environ)
-        if self._wandb:
-            environment |= {"WANDB_RUN_GROUP": self._sweep.name, "WANDB_NAME": folder.name}
         self._output.mkdir(parents=True, exist_ok=True)
         with self._log(folder).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", _ENTRY, *words], stdout=log, stderr=log, env=environment,
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-c", _ENTRY, *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env=self._environment(folder),
             )  # fmt: skip
             with _signals_go_to(process):
                 return process.wait()
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        """What W&B's client reads. As with `wandb sweep`, the user's own environment wins over the file."""
+        own = dict(os.environ)
+        if not self._wandb:
+            return own
+        of_file = {"WANDB_PROJECT": self._sweep.project, "WANDB_ENTITY": self._sweep.entity}
+        named = {name: value for name, value in of_file.items() if value}
+        return {**named, **own, "WANDB_RUN_GROUP": self._sweep.name, "WANDB_NAME": folder.name}
 
     def _read(self, folder: Path, values: Values) -> Trial | None:
         """The result of a trial that has ended well."""

@@ -20,7 +20,7 @@ class Request:
     """One question to a model. Equal requests have equal keys, in every run and at every address.
 
     Attributes:
-        model: its name.
+        model: its name, of a local one with its version: other weights give other answers.
         prompt: the text to continue, or the user's message where ``chat`` is set.
         chat: a message to an instructed model, rather than a text that a pre-trained one continues.
         max_tokens: the longest answer.

@@ -15,7 +15,7 @@ class Provenance:
 
     Attributes:
         generator: rules, endpoint or local.
-        model: its name, or the version of the rules.
+        model: its name, of a local one with what version it was; or the version of the rules.
         template: what was asked for.
         seed: of this record.
         slots: what was drawn for the template.

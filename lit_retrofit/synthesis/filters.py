@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from lit_retrofit.data.shown_text import shown
 from lit_retrofit.data.text_language import base_code, is_in_another
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis.drafts import Draft
@@ -65,7 +66,7 @@ class Drops:
 
     Attributes:
         count: drafts.
-        examples: queries of the first of them.
+        examples: beginnings of the first queries of them.
     """
 
     count: int = 0
@@ -75,7 +76,7 @@ class Drops:
         """Counts one."""
         self.count += 1
         if len(self.examples) < _EXAMPLES:
-            self.examples.append(query)
+            self.examples.append(shown(query))
 
 
 Report = dict[str, Drops]

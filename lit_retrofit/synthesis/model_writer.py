@@ -38,6 +38,7 @@ from lit_retrofit.synthesis.templates import (
 BRAINSTORM = "brainstorm"
 MODEL_TEMPLATES = (*DOCUMENT_TEMPLATES, BRAINSTORM)
 _TASKS_PER_ANSWER = 20
+_Invented = tuple[str, str]  # a task and the key of the request that gave it
 _DOCUMENT_TOKENS = 1536  # 500 words of a language whose words have three tokens
 _SURE = 0.8  # of a written document's language
 
@@ -93,7 +94,7 @@ class ModelWriter:
     Args:
         asker: asks and keeps.
         generator: endpoint or local, for the provenance.
-        model: its name.
+        model: its name, of a local one with its version.
         options: of the prompts.
         seed: of the whole run.
     """
@@ -112,7 +113,7 @@ class ModelWriter:
         """Asks for queries of documents.
 
         Args:
-            documents: to ask about.
+            documents: to ask about; of cross-lingual queries those that have `other_languages`.
             template: one of `DOCUMENT_TEMPLATES`.
             copies: queries per document.
             languages: that cross-lingual queries may be in.
@@ -142,8 +143,8 @@ class ModelWriter:
         found = self._asker.ask(
             step_one, lambda answer: read_json(answer, TasksAnswer), "Brainstorming tasks"
         )
-        tasks = [(task, answer.key) for answer in found if answer for task in answer.value.tasks]
-        if not tasks:
+        lists = [[(task, answer.key) for task in answer.value.tasks] if answer else [] for answer in found]
+        if not any(lists):
             return []
         plans = []
         for i in range(options.records):
@@ -151,7 +152,7 @@ class ModelWriter:
             language = rng.choice(options.languages)
             other = rng.choice(options.document_languages or (language,))
             seed = int.from_bytes(rng.randbytes(4), "big")
-            plans.append((*tasks[i % len(tasks)], draw_slots(language, other, seed), seed))
+            plans.append((*_task_of_plan(lists, i), draw_slots(language, other, seed), seed))
         step_two = [
             self._request(triplet_prompt(task, slots), seed, tokens=2 * _DOCUMENT_TOKENS)
             for task, _, slots, seed in plans
@@ -237,6 +238,17 @@ class ModelWriter:
             provenance=Provenance(self._generator, self._model, BRAINSTORM, seed, shown, keys),
             negatives=(Document(text_id(negative), negative, language),),
         )
+
+
+def _task_of_plan(lists: Sequence[Sequence[_Invented]], i: int) -> _Invented:
+    """The task of a plan: of the list with its own number, or of the next one that has any.
+
+    A list that a later run is the first to get changes no prompt but those of its own plans: the others'
+    answers are in the log.
+    """
+    turn, own = divmod(i, len(lists))
+    tasks = next(tasks for tasks in [*lists[own:], *lists[:own]] if tasks)
+    return tasks[turn % len(tasks)]
 
 
 def _chat_query(answer: Answer) -> str:

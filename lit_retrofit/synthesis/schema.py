@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from lit_retrofit.synthesis.answers import Answer
 from lit_retrofit.synthesis.languages import example_queries
+from lit_retrofit.synthesis.refusals import begins_like_a_refusal, is_clearly_a_refusal
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -56,24 +57,15 @@ class TripletAnswer(Schema):
 
 Found = TypeVar("Found", bound=Schema)
 
-# How instructed models begin when they decline, in the languages of `languages.json`.
-_REFUSAL = re.compile(
-    r"^\W*(i['’]?m sorry|i am sorry|sorry,|i can ?not |i can['’]t |i am unable|i['’]m unable|as an ai\b|"
-    r"es tut mir leid|als ki\b|lo siento|como (modelo|una? ia)\b|je suis désolé|désolé,|en tant qu['’]ia\b|"
-    r"mi dispiace|desculpe|sinto muito|извините|к сожалению, я не|простите|"
-    r"抱歉|对不起|很抱歉|作为(一个)?(人工智能|ai)|申し訳|すみませんが|죄송|üzgünüm|maalesef|عذر|آسف)",
-    re.IGNORECASE,
-)
-
 
 def check_written(answer: Answer) -> str:
-    """The answer's text, if there is one and it is no refusal.
+    """The answer's text, if there is one and the endpoint does not call it a refusal.
 
     Raises:
         BadAnswer: empty answer, refusal, half a surrogate pair.
     """
     text = answer.text.strip()
-    if answer.finish in ("refusal", "content_filter") or _REFUSAL.match(text):
+    if answer.finish in ("refusal", "content_filter"):
         raise BadAnswer("refusal")
     if not text:
         raise BadAnswer("empty answer")
@@ -93,12 +85,14 @@ def read_json(answer: Answer, schema: type[Found]) -> Found:
         BadAnswer: empty answer, refusal, truncated JSON, invalid JSON, JSON of another form.
     """
     text = check_written(answer).rpartition("</think>")[2]
+    if begins_like_a_refusal(text):
+        raise BadAnswer("refusal")
     if text.lstrip().startswith("<think>"):  # it was cut off while it was thinking
         text = ""
     found = _first_of_form(text, schema, truncated=answer.finish == "length")
     for name in schema.model_fields:
         part = getattr(found, name)
-        if isinstance(part, str) and _REFUSAL.match(part):
+        if isinstance(part, str) and is_clearly_a_refusal(part):
             raise BadAnswer("refusal")
     return found
 
@@ -128,6 +122,8 @@ def read_line(answer: Answer) -> str:
     if len(lines) == 1 and answer.finish == "length":
         raise BadAnswer("truncated line")
     line = lines[0].strip()
+    if is_clearly_a_refusal(line):
+        raise BadAnswer("refusal")
     if line in example_queries():  # small models like to copy them
         raise BadAnswer("one of the examples again")
     return line

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lit_retrofit.data.records import Record
+from lit_retrofit.data.shown_text import shown
 from lit_retrofit.synthesis.filters import Drops
 
 FORMAT = 1
@@ -58,7 +59,7 @@ class SynthesisSummary:
         generator: rules, endpoint or local.
         model: its name.
         documents: read, by language.
-        left_out: documents by reason.
+        left_out: documents by reason; those of crosslingual for that template alone.
         written: drafts that the generator made.
         dropped: by filter, with the first queries that it took away.
         kept: records, by language of the query.
@@ -102,10 +103,10 @@ def pick_examples(records: Sequence[Record]) -> tuple[dict[str, str], ...]:
         if seen[record.language, record.task] <= _EXAMPLES:
             picked.append(
                 {
-                    "language": record.language or "",
+                    "language": shown(record.language or ""),
                     "template": record.task or "",
-                    "query": record.query,
-                    "document": record.positives[0].text[:_EXCERPT],
+                    "query": shown(record.query),
+                    "document": shown(record.positives[0].text, _EXCERPT),
                 }
             )
     return tuple(picked)
@@ -132,7 +133,7 @@ def _counts(summary: SynthesisSummary) -> Table:
         table.add_row(f"  dropped: {name}", str(drops.count))
     table.add_row("records kept", str(sum(summary.kept.values())))
     for language, count in summary.kept.items():
-        table.add_row(f"  {escape(language)}", str(count))
+        table.add_row(f"  {escape(shown(language))}", str(count))
     if summary.negatives:
         table.add_row("written hard negatives", str(summary.negatives))
     return table
@@ -157,5 +158,5 @@ def _examples(examples: Sequence[Mapping[str, str]]) -> Table:
     for column in ("language", "template", "query", "document"):
         table.add_column(column)
     for example in examples[:_SHOWN]:
-        table.add_row(*(escape(" ".join(example[name].split())) for name in example))
+        table.add_row(*(escape(example[name]) for name in example))
     return table

@@ -40,6 +40,7 @@ from lit_retrofit.synthesis.round_trip import drop_higher_negatives
 from lit_retrofit.synthesis.sieve import load_retriever, run_filters
 from lit_retrofit.synthesis.spending import Prices, Purse
 from lit_retrofit.synthesis.summary import Asked, SynthesisSummary, counts_of, pick_examples, show
+from lit_retrofit.synthesis.templates import CROSSLINGUAL, other_languages
 
 GeneratorName = Literal["rules", "endpoint", "local"]
 _SOURCE = "synthetic"
@@ -89,7 +90,7 @@ def synthesize(
             default); models know question (the default), keywords, crosslingual and brainstorm.
         queries: per document and template.
         query_languages: that the queries of the template crosslingual are in; the twelve known ones by
-            default.
+            default. Documents for which these name no other language than their own are left out of it.
         hard_negatives: documents to have written as hard negatives, per record that the filters keep.
         brainstorm: options of the template brainstorm.
         prompt: how a model is asked.
@@ -120,6 +121,8 @@ def synthesize(
         sources, left_out = read_documents(
             resolve_data(data), documents, seed=seed, skip_invalid=skip_invalid
         )
+    languages = tuple(query_languages) if query_languages else None
+    foreign = _with_other_languages(sources, languages, left_out) if CROSSLINGUAL in chosen else []
     embed = load_retriever(filters)
     name = model or VERSION
     asked: Asked | None = None
@@ -134,17 +137,20 @@ def synthesize(
             source: Endpoint | LocalModel
             if generator == "endpoint":
                 source = Endpoint(endpoint, Purse(prices, *log.charged()), answered=len(log) > 0)
+                named = name
             else:
                 source = LocalModel(name, local)
+                # Other weights under the same name give other answers than those in the log.
+                named = f"{name}@{source.version}"
             asker = Asker(source, log, signals, prompt.attempts)
-            writer = ModelWriter(asker, generator, name, prompt, seed)
+            writer = ModelWriter(asker, generator, named, prompt, seed)
             drafts = []
             for template in chosen:
                 if template == BRAINSTORM:
                     drafts += writer.brainstorm(brainstorm)
                 else:
-                    languages = tuple(query_languages) if query_languages else None
-                    drafts += writer.queries(sources, template, queries, languages)
+                    about = foreign if template == CROSSLINGUAL else sources
+                    drafts += writer.queries(about, template, queries, languages)
             written = len(drafts)
             drafts, report = run_filters(drafts, sources, filters, embed, seed)
             if hard_negatives:  # for what is kept only: the others' would be paid for in vain
@@ -220,6 +226,22 @@ def _free_outputs(output: Path, overwrite: bool) -> Path:
         if path.exists() and not overwrite:
             raise UserError(f"{path}: exists already; give another output or --overwrite")
     return summary
+
+
+def _with_other_languages(
+    sources: Sequence[SourceDocument], languages: tuple[str, ...] | None, left_out: dict[str, int]
+) -> list[SourceDocument]:
+    """The documents that have a language to cross to; the others are counted."""
+    kept = [source for source in sources if other_languages(source, languages)]
+    if not kept:
+        own = ", ".join(sorted({source.language for source in sources}))
+        raise UserError(
+            f"query_languages names no language but the documents' own ({own}); name another one, which the "
+            "template crosslingual can ask in"
+        )
+    if len(kept) < len(sources):
+        left_out["crosslingual: in the only language of query_languages"] = len(sources) - len(kept)
+    return kept
 
 
 def _by_rules(sources: Sequence[SourceDocument], templates: list[str], copies: int, seed: int) -> list[Draft]:

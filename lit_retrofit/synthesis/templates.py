@@ -12,7 +12,8 @@ from lit_retrofit.synthesis.documents import SourceDocument
 from lit_retrofit.synthesis.languages import Language, find_language, known_languages, language_name
 
 DocumentTemplate = Literal["question", "keywords", "crosslingual"]
-DOCUMENT_TEMPLATES = ("question", "keywords", "crosslingual")
+CROSSLINGUAL = "crosslingual"
+DOCUMENT_TEMPLATES = ("question", "keywords", CROSSLINGUAL)
 
 # The slots of E5-Mistral (arXiv 2401.00368) that say something about a query.
 LENGTHS = ("less than 5 words", "5 to 15 words", "at least 10 words")
@@ -47,8 +48,7 @@ def draw_task(
     Args:
         source: the document.
         template: one of `DOCUMENT_TEMPLATES`.
-        languages: that a cross-lingual query may be in; all known ones without it. The document's own is
-            never drawn.
+        languages: that a cross-lingual query may be in, see `other_languages`, of which there must be one.
         seed: of the whole run.
         copy: counts the queries of one document and template.
     """
@@ -58,14 +58,16 @@ def draw_task(
     if template != "keywords":
         slots["difficulty"] = rng.choice(DIFFICULTIES)
     language = source.language
-    if template == "crosslingual":
-        known = find_language(language)
-        others = languages or tuple(known_languages())
-        others = tuple(
-            o for o in others if o != language and (known is None or find_language(o) is not known)
-        )
-        language = rng.choice(others) if others else language
+    if template == CROSSLINGUAL:
+        language = rng.choice(other_languages(source, languages))
     return Task(source, template, language, slots, own)
+
+
+def other_languages(source: SourceDocument, languages: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Of these, or of all known ones, those that are not the document's own."""
+    own = find_language(source.language)
+    named = languages or tuple(known_languages())
+    return tuple(o for o in named if o != source.language and (own is None or find_language(o) is not own))
 
 
 def chat_prompt(task: Task, characters: int) -> str:

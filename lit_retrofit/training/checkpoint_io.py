@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{path}: cannot be written ({reason}){kept}; check the disk's free space"
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # what has gone wrong is told already
+                partial.unlink(missing_ok=True)
 
     def load_checkpoint(
         self,

@@ -37,6 +37,7 @@ from lit_retrofit.training.loggers import loggers
 from lit_retrofit.training.near_options import near_options
 from lit_retrofit.training.run_folder import of_this_trial, prepare_embeddings, prepare_output
 from lit_retrofit.training.saved_config import SaveFitConfig
+from lit_retrofit.training.terminating import stopped_by_sigterm
 from lit_retrofit.training.trainer import RetrofitTrainer
 
 log = logging.getLogger(__name__)
@@ -262,20 +263,21 @@ def _with_checkpoint_io(plugins: Any) -> list[Any]:
 
 
 def _check_checkpoint(path: str | None) -> None:
-    """Reads enough of a file to refuse it at once; a sharded checkpoint is a folder."""
-    if path is None or not path.endswith(".ckpt"):
+    """Reads enough of a file to refuse it at once. Words of Lightning's, such as last, are no files."""
+    if path is None or "://" in path:
         return
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; give a file, such as checkpoints/last.ckpt of a run")
     if not Path(path).exists():
-        raise UserError(f"{path}: no such checkpoint; check --ckpt_path")
-    if Path(path).is_file():
-        read_options(Path(path))
+        raise UserError(f"{path}: no such checkpoint; give the file with --ckpt_path")
+    read_options(Path(path))
 
 
 def run(arguments: list[str]) -> None:
     """Runs the command that the first word names."""
     clis = {cli.command: cli for cli in (RetrofitCLI, ValidateCLI, TestCLI, PredictCLI)}
     command = arguments[0]
-    with faults_in_one_line():
+    with stopped_by_sigterm(), faults_in_one_line():
         clis[command](
             Retriever,
             RetrievalData,

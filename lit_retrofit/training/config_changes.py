@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 _TRAINER = (
@@ -35,7 +36,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old[_TEMPERATURE] = new[_TEMPERATURE]  # only where learning began: it is one of the weights by now
     names = [*new, *(name for name in old if name not in new)]
     pairs = ((name, old.get(name, _MISSING), new.get(name, _MISSING)) for name in names)
-    return [f"{name} {_shown(a)} → {_shown(b)}" for name, a, b in pairs if a != b]
+    return [f"{name} {_shown(_text(a), _text(b))}" for name, a, b in pairs if a != b]
 
 
 def _options(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -62,8 +63,17 @@ def _flat(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def _shown(value: object) -> str:
-    if value is _MISSING or value is None:
-        return "unset"
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _text(value: object) -> str:
+    return "unset" if value is _MISSING or value is None else str(value)
+
+
+def _shown(old: str, new: str) -> str:
+    """Both, cut short. Of what is equal at the beginning of long values only the end is kept."""
+    same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False))))
+    start = same - 20 if same > 40 and max(len(old), len(new)) > 60 else 0
+    return f"{_cut(old, start)} → {_cut(new, start)}"
+
+
+def _cut(text: str, start: int) -> str:
+    rest = text[start:]
+    return ("…" if start else "") + (rest if len(rest) <= 60 else f"{rest[:57]}…")

@@ -30,11 +30,11 @@ def faults_in_one_line() -> Iterator[None]:
         yield
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
+            raise ended.__context__ from None
         raise
     except UserError as error:  # one of a data worker's brings that process's traceback along
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
-    except (MisconfigurationException, OSError, RuntimeError, ValueError) as error:
+    except (MisconfigurationException, OSError, RuntimeError, ValueError, MemoryError) as error:
         told = _told(error)
         if told is None:
             raise

@@ -87,7 +87,7 @@ class CachedEmbeddings:
         leaf: (texts, dimension) float32. Compute the loss on it and call `loss.backward()` (or
             whatever scales and divides the loss), then `backward()` of this object.
         kept_bytes: of the graphs that are kept.
-        recomputed_tokens: padded tokens that `backward` embeds a second time.
+        recomputed_tokens: padded tokens that `backward` embeds a second time, or has; more if memory ran out.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class CachedEmbeddings:
         self._largest_graph = 0
         self._on_cpu = all(micro_batch.input_ids.device.type == "cpu" for micro_batch in micro_batches)
         self.kept_bytes = 0
+        self._recomputed = 0
         leaf = None
         for micro_batch, tokens in zip(micro_batches, tokens_of, strict=True):
             with self._made_weights.in_use():
@@ -134,7 +135,9 @@ class CachedEmbeddings:
 
     @property
     def recomputed_tokens(self) -> int:
-        """Padded tokens whose graphs are not kept."""
+        """Padded tokens whose graphs are not kept, or were not when `backward` began for the last time."""
+        if not self._pending:
+            return self._recomputed
         lost = (step.micro_batch for step in self._pending if step.embeddings is None)
         return sum(micro_batch.input_ids.numel() for micro_batch in lost)
 
@@ -215,7 +218,7 @@ class CachedEmbeddings:
         try:
             with GraphSize(self._weights, self._cheap.get(role)) as size:
                 embeddings = self._first(step)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not (is_out_of_memory(error) and self._budget.on_trial):
                 raise
         else:
@@ -263,6 +266,7 @@ class CachedEmbeddings:
     ) -> bool:
         """False if memory ran out: gradients are then as they were."""
         trial = self.may_release
+        self._recomputed = self.recomputed_tokens
         before = [None if p.grad is None else p.grad.clone() for p in self._parameters] if trial else []
         synchronising = False
         try:
@@ -277,7 +281,7 @@ class CachedEmbeddings:
                 self._give_back()
                 if not trial:
                     self._pending.pop()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if synchronising or not (trial and is_out_of_memory(error)):
                 raise
         else:

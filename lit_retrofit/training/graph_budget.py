@@ -18,7 +18,8 @@ from lit_retrofit.training.freed_memory import FreedMemory
 log = logging.getLogger(__name__)
 
 CPU_SHARE = 0.5
-"""Of the memory that is free at the first step: the rest is for the loss, the data and other programs."""
+"""Of the memory that is free at the first step, for all processes of the run on the machine together: the
+rest is for the loss, the data and other programs."""
 CUDA_SHARE = 0.8
 """Torch's allocator needs room for the micro-batch at work, and for holes between blocks."""
 TRIAL_STEPS = 3
@@ -29,9 +30,10 @@ class GraphBudget:
     """Bytes of graphs that may be kept. Measured where none are given; lowered if memory runs out.
 
     Args:
-        gigabytes: the budget, or None to take a share of what is free at the first step.
+        gigabytes: the budget of each process, or None to take a share of what is free at the first step.
 
     Attributes:
+        processes: of the run on this machine: a CPU's memory is for all of them, each GPU's for one.
         freed: memory of graphs that are gone.
         most_kept: bytes of graphs in one of the steps so far.
     """
@@ -40,13 +42,14 @@ class GraphBudget:
         self._limit = None if gigabytes is None else round(gigabytes * 1e9)
         self._steps = 0
         self._said = False
+        self.processes = 1
         self.freed = FreedMemory()
         self.most_kept = 0
 
     def limit(self, device: torch.device) -> int:
         """Bytes that may be kept on this device."""
         if self._limit is None:
-            share = CUDA_SHARE if device.type == "cuda" else CPU_SHARE
+            share = CUDA_SHARE if device.type == "cuda" else CPU_SHARE / self.processes
             self._limit = int(share * free_memory(device))
             log.info("graphs of a step may take %.1f GB", self._limit / 1e9)
         return self._limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning import Callback, LightningModule
@@ -51,9 +51,9 @@ class Retriever(LightningModule):
         encoder: the model and how it embeds.
         objective: the loss.
         optimizer: AdamW and its schedule.
-        graph_memory: gigabytes of memory in which a step may keep the graphs of its micro-batches; unset, a
-            share of what is free at the first step. Micro-batches beyond it are embedded twice: less memory,
-            more time, the same gradient. 0 keeps none.
+        graph_memory: gigabytes of memory in which a step may keep the graphs of its micro-batches, on each
+            device; unset or auto, a share of what is free at the first step. Micro-batches beyond it are
+            embedded twice: less memory, more time, the same gradient. 0 keeps none.
         document_encoder: another model that embeds the documents; unset, `encoder` embeds them too.
     """
 
@@ -62,11 +62,13 @@ class Retriever(LightningModule):
         encoder: EncoderOptions = EncoderOptions(),  # noqa: B008 (frozen)
         objective: ObjectiveOptions = ObjectiveOptions(),  # noqa: B008 (frozen)
         optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
-        graph_memory: float | None = None,
+        graph_memory: float | Literal["auto"] | None = None,
         document_encoder: EncoderOptions | None = None,
     ) -> None:
         super().__init__()
         check_options(optimizer)
+        if isinstance(graph_memory, str):
+            graph_memory = None
         if graph_memory is not None and not graph_memory >= 0:
             raise UserError(f"model.graph_memory is {graph_memory} GB; 0 keeps no graph, more keeps some")
         self.options = {
@@ -93,6 +95,7 @@ class Retriever(LightningModule):
         self.strict_loading = False  # checkpoints hold the trained weights only
         self._cached: CachedEmbeddings | None = None
         self._loss: StepLoss | None = None
+        self._sizes = (0, 1)  # of the step: queries, padded tokens
         self.step_embeddings: StepEmbeddings | None = None
 
     @staticmethod
@@ -139,7 +142,7 @@ class Retriever(LightningModule):
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The names of what `training_step` logs."""
+        """The names of what a step logs."""
         of_loss = (f"train/{name}" for name in self.objective.figures)
         return ("train/loss", "train/recomputed_share", *of_loss)
 
@@ -160,7 +163,7 @@ class Retriever(LightningModule):
         size = len(batch.positives)
         self.log("train/loss", loss.value.detach(), prog_bar=True, batch_size=size)
         self.log_dict({f"train/{name}": value for name, value in loss.figures.items()}, batch_size=size)
-        self.log("train/recomputed_share", cached.recomputed_tokens / batch.padded_tokens, batch_size=size)
+        self._sizes = size, batch.padded_tokens
         return loss.value
 
     def _judge(self, embeddings: Tensor, batch: RetrievalBatch) -> ObjectiveOutput:
@@ -186,6 +189,9 @@ class Retriever(LightningModule):
             context=self.trainer.precision_plugin.train_step_context,
             before_last=strategy.before_last_backward if isinstance(strategy, ShardedStrategy) else None,
         )
+        # Where memory ran out meanwhile, more was embedded a second time than was planned.
+        size, padded_tokens = self._sizes
+        self.log("train/recomputed_share", self._cached.recomputed_tokens / padded_tokens, batch_size=size)
         self._cached = self._loss = None
 
     def configure_gradient_clipping(
@@ -243,6 +249,7 @@ class Retriever(LightningModule):
 
         Training begins where the checkpoint's data does.
         """
+        self.graph_budget.processes = self.trainer.num_devices  # of this machine alone
         place_loops(self.trainer)
         (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         apply_options(optimizer, cast(LambdaLR, schedule.scheduler), self.optimizer_options)

@@ -26,9 +26,9 @@ def _wandb_logger(folder: Path) -> WandbLogger:
 
     folder.mkdir(parents=True, exist_ok=True)  # or W&B warns that it can look for no repository there
     offline = not _logged_in_to_wandb()
-    logger = WandbLogger(
-        project="lit-retrofit", save_dir=folder, offline=offline, settings=Settings(silent=offline)
-    )
+    # The entity is the client's own to find; a project that is given here would win over the user's.
+    project = os.environ.get("WANDB_PROJECT") or "lit-retrofit"
+    logger = WandbLogger(project=project, save_dir=folder, offline=offline, settings=Settings(silent=offline))
     logger._wandb_init.pop(
         "anonymous", None
     )  # Lightning always gives it, and W&B warns that it has no effect

@@ -72,7 +72,7 @@ class StepLoss:
     def _tried(self, work: Callable[[], Result]) -> Result:
         try:
             return work()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             repeatable = process_count() == 1 and self._cached.may_release
             if not (repeatable and is_out_of_memory(error)):
                 raise

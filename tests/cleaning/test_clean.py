@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from lit_retrofit.cleaning import examine
 from lit_retrofit.cleaning.clean import clean
+from lit_retrofit.cleaning.named_models import stamp_models
 from lit_retrofit.cleaning.options import (
     ConsistencyOptions,
     DuplicateOptions,
@@ -264,6 +266,28 @@ def test_a_record_in_conflict_does_not_take_its_equal_along(tmp_path):
     assert summary.kept == 2
 
 
+def test_ids_that_reading_made_up_are_not_compared(tmp_path):
+    """Equal lines of files of one name, and equal documents without an id; also where they were written."""
+
+    def unnamed(number: int, **changes) -> dict:
+        return {name: value for name, value in row(number, **changes).items() if name != "document_id"}
+
+    for folder in ("train", "test"):
+        (tmp_path / folder).mkdir()
+    data = write_rows(tmp_path / "train" / "data.jsonl", [unnamed(i) for i in range(4)])
+    others = [unnamed(7), unnamed(8), unnamed(2, query="something else")]
+    test = write_rows(tmp_path / "test" / "data.jsonl", others)
+    clean(str(test), output=tmp_path / "kept.jsonl", workers=1)
+    clean(str(data), output=tmp_path / "before.jsonl", workers=1)
+    for given in (data, tmp_path / "before.jsonl"):
+        for against in (test, tmp_path / "kept.jsonl"):
+            summary = clean(
+                str(given), output=tmp_path / "o.jsonl", workers=1, overwrite=True,
+                leakage=LeakageOptions(against=(str(against),)),
+            )  # fmt: skip
+            assert {rule: count for rule, count in summary.dropped.items() if count} == {"leaked_exact": 1}
+
+
 @pytest.fixture
 def many(tmp_path, monkeypatch):
     """450 rows in chunks of 50, every third repeated, and options that use all passes."""
@@ -315,6 +339,54 @@ def test_work_of_other_data_is_thrown_away(many, tmp_path, monkeypatch):
         file.write(json.dumps(row(999)) + "\n")
     dropped, written, _ = run(many, tmp_path / "cut", workers=1)
     assert sum(dropped.values()) + 200 == 451 and len(written.splitlines()) == 200
+
+
+def test_a_model_that_was_trained_anew_is_another_setting(tmp_path, monkeypatch, bert_folder):
+    data = write_rows(tmp_path / "rows.jsonl", [row(i) for i in range(5)])
+    model = shutil.copytree(bert_folder, tmp_path / "model")
+    options = {
+        "output": tmp_path / "o.jsonl",
+        "consistency": ConsistencyOptions(retriever=str(model), top=5),
+        "workers": 1,
+    }
+    monkeypatch.setattr(
+        "lit_retrofit.cleaning.clean.rank", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(Interrupted):
+        clean(str(data), **options)
+    monkeypatch.undo()
+    (model / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"other settings \(models\) left its work"):
+        clean(str(data), **options)
+    assert clean(str(data), **options, overwrite=True).kept == 5
+
+
+def test_a_checkpoint_is_told_by_its_file_and_its_bases(two_encoders_run, bert_folder, xlmr_folder):
+    lengths = LengthOptions(model=str(bert_folder), query_tokens=(1, 9))
+    stamps = stamp_models(lengths, ConsistencyOptions(retriever=str(two_encoders_run)))
+    of_run = {Path(name) for name, _, _ in stamps["consistency.retriever"]}
+    assert two_encoders_run / "checkpoints" / "last.ckpt" in of_run
+    assert {bert_folder / "config.json", xlmr_folder / "config.json"} <= of_run
+    assert {Path(name).parent for name, _, _ in stamps["lengths.model"]} >= {bert_folder}
+    assert not stamp_models(LengthOptions(), ConsistencyOptions(retriever="bm25"))
+
+
+@pytest.mark.parametrize(
+    ("retriever", "message"),
+    [("./e6", "e6: no such model"), ("owner/e6", "e6: cannot be loaded .no such repository.; check")],
+)
+def test_a_misspelt_retriever_is_told_before_anything_is_read(tmp_path, monkeypatch, retriever, message):
+    def refuse(*names, **options):
+        raise OSError("no such\nrepository")
+
+    monkeypatch.setattr("transformers.utils.cached_file", refuse)
+    monkeypatch.setattr(Sources, "read", lambda self: pytest.fail("the data are read"))
+    data = write_rows(tmp_path / "rows.jsonl", [row(1)])
+    with pytest.raises(UserError, match=message):
+        clean(
+            str(data), output=tmp_path / "o.jsonl", workers=1,
+            consistency=ConsistencyOptions(retriever=retriever),
+        )  # fmt: skip
 
 
 def test_a_fault_before_anything_is_done_leaves_nothing(tmp_path):

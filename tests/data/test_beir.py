@@ -163,6 +163,7 @@ def test_skip_invalid_counts_what_it_leaves_out(folder: Path, caplog: pytest.Log
     assert found.queries == EXPECTED.queries[:1]
     assert found.corpus == EXPECTED.corpus
     assert found.qrels == {"1": {"007": 1}}
+    assert found.left_out == {"blank"}
     assert [record.getMessage().removeprefix(f"{folder}: ") for record in caplog.records] == [
         "skipped 1: corpus.jsonl: field 'text' is blank",
         "skipped 2: test.tsv: document not in corpus.jsonl",

@@ -192,20 +192,24 @@ def test_groups_mean_the_same_on_all_devices() -> None:
 
 @pytest.mark.parametrize("seed", range(15))
 def test_no_device_takes_anothers_answer_for_a_negative(seed: int) -> None:
-    """What one device's loss sees with all documents gathered is what a single device would see."""
+    """What one device's loss sees with all documents gathered is what a single device would see.
+
+    Queries that differ beyond the sixth letter are one to the model; with another prompt, equal ones are two.
+    """
     rng = np.random.default_rng(seed)
 
     def record(i: int) -> Record:
         drawn = rng.choice(list("abcdefgh"), 5, replace=False)
-        documents = [Document(f"id{rng.integers(12)}{text}", text) for text in drawn]
-        return Record(f"r{i}", f"q{rng.integers(6)}", tuple(documents[:2]), tuple(documents[2:]))
+        documents = [Document(f"id{rng.integers(20)}", text) for text in drawn]
+        query = f"q{rng.integers(5)}same{rng.integers(3)}"
+        return Record(f"r{i}", query, tuple(documents[:2]), tuple(documents[2:]))
 
     records = [record(i) for i in range(12)]
-    source = SourceOptions("a")
+    sources = [(PUBLIC, records[:8]), (SourceOptions("b", query_prompt="Q:"), records[8:])]
     make = RetrievalCollator(Letters(), 1000)
 
     def batches(devices: int) -> list[RetrievalBatch]:
-        mixtures = [Mixture([(source, records)], SamplingOptions(12), devices, i) for i in range(devices)]
+        mixtures = [Mixture(sources, SamplingOptions(12), devices, i) for i in range(devices)]
         return [make(mixture.batch(0, 0)) for mixture in mixtures]
 
     (whole,) = batches(1)
@@ -215,6 +219,24 @@ def test_no_device_takes_anothers_answer_for_a_negative(seed: int) -> None:
     assert every == set(whole.document_ids.tolist())
     found = [set(ids) - {-1} for part in parts for ids in part.known_ids.tolist()]
     assert found == known
+
+
+def test_an_answer_that_another_device_holds_is_known() -> None:
+    """By id, by text and through a record with the same query; all else is unknown."""
+    one, two, three = Document("1", "one"), Document("2", "two"), Document("3", "three")
+    edited, copy, four = Document("2", "two!"), Document("x", "three"), Document("4", "four")
+    records = [
+        Record("r0", "q", (one, two)),
+        Record("r1", "q", (three,)),
+        Record("r2", "s", (edited,), (copy,)),
+        Record("r3", "t", (four,)),
+    ]
+    draws = tuple(Draw(record, record.positives[0], record.negatives) for record in records)
+    make = RetrievalCollator(Letters(), 1000)
+    ids = dict(zip(["one", "three", "two!", "four"], make(draws).document_ids.tolist(), strict=False))
+    for draw, answers in zip(draws, [["one", "three", "two!"]] * 2 + [["two!"], ["four"]], strict=True):
+        (known,) = make([draw._replace(shared=draws)]).known_ids.tolist()
+        assert sorted(known) == sorted(ids[text] for text in answers)
 
 
 def test_the_hard_negatives_drawn_with_their_scores() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from lit_retrofit.data.formats import FORMATS, read_records, record_to_row, stream_records, write_records
 from lit_retrofit.data.read_report import Skips
-from lit_retrofit.data.records import Document, Record, text_id
+from lit_retrofit.data.records import Document, Record, is_made_up, text_id
+from lit_retrofit.data.rows import _READERS
 from lit_retrofit.errors import UserError
 
 
@@ -215,6 +217,15 @@ def test_retrofit_format_loses_nothing(tmp_path: Path) -> None:
     assert again == records
     assert report.format == "retrofit"
     assert FORMATS["retrofit"].convert(record_to_row(FULL), None) == FULL  # type: ignore[arg-type]
+
+
+def test_provenance_is_an_object_or_its_json_text(tmp_path: Path) -> None:
+    row = {"query": "q", "positives": [{"text": "p"}]}
+    for given in ({"b": 1, "a": 2}, '{"b": 1, "a": 2}'):
+        assert one_record(tmp_path, row | {"provenance": given}).provenance == '{"a": 2, "b": 1}'
+    for wrong in ("by hand", "[1]", "", 3, "[" * 100_000):
+        message = fault(jsonl(tmp_path / "a.jsonl", row | {"provenance": wrong}))
+        assert "a.jsonl:1: field 'provenance' is no object" in message
 
 
 def test_equal_documents_are_held_once(tmp_path: Path) -> None:
@@ -460,3 +471,29 @@ def test_a_stream_does_not_read_ahead(tmp_path):
     assert next(stream)[0] == 1
     with pytest.raises(UserError, match=":4: not valid JSON"):
         list(stream)
+
+
+def test_ids_that_reading_makes_up_are_told_from_given_ones(tmp_path: Path) -> None:
+    """Of every type of file, named in either case, and still where a file that was written then is read."""
+    row = {"query": "q", "positive": "p"}
+    for suffix in _READERS:
+        for name in (f"a{suffix}", f"A{suffix}".upper()):
+            path = tmp_path / name
+            if suffix == ".parquet":
+                pq.write_table(pa.table({key: [value] for key, value in row.items()}), path)
+            else:
+                separator = {".csv": ",", ".tsv": "\t"}.get(suffix)
+                lines = (
+                    [separator.join(row), separator.join(row.values())] if separator else [json.dumps(row)]
+                )
+                content = "\n".join(lines).encode()
+                path.write_bytes(content)
+                packed = path.with_name(name + ".gz")
+                packed.write_bytes(gzip.compress(content))
+            for place in (path, *([] if suffix == ".parquet" else [packed])):
+                records, _ = read_records(place)
+                write_records(records, tmp_path / "again.jsonl", overwrite=True)
+                for record in (*records, *read_records(tmp_path / "again.jsonl")[0]):
+                    assert is_made_up(record.id) and is_made_up(record.positives[0].id), place
+    for given in ("q7", "doc:12", "msmarco_v2:3", "a.jsonl", "text:one", "manual.html:4", "x:hf:a:1", "7"):
+        assert not is_made_up(given)

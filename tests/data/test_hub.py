@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from lit_retrofit.data.formats import read_records
-from lit_retrofit.data.records import Document
+from lit_retrofit.data.records import Document, is_made_up
 from lit_retrofit.errors import UserError
 
 
@@ -39,7 +39,7 @@ def test_local_folder_and_splits(folder: Path) -> None:
     records, report = read_records("hf:./local/dir")
     assert [record.query for record in records] == ["train 0", "train 1", "train 2"]
     assert records[1].positives == (Document("4", "p"),)
-    assert records[1].id == "dir:2"
+    assert records[1].id == "hf:./local/dir:2" and is_made_up(records[1].id)
     assert (report.path, report.format, report.records) == ("hf:./local/dir", "pairs", 3)
     assert [record.query for record in read_records("hf:./local/dir@test")[0]] == ["test 0"]
     assert [record.query for record in read_records("hf:./local/dir:default@test")[0]] == ["test 0"]

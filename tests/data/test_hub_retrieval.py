@@ -65,6 +65,7 @@ def test_a_single_set_with_qrels_as_default(tmp_path, caplog):
     )
     assert found.queries == (Query("q1", "what is albedo", "en"), Query("q2", "moss", "en"))
     assert found.qrels == {"q1": {"d1": 2, "d2": 0}, "q2": {"d2": 1}}
+    assert found.left_out == {"d3"}
     assert "skipped 1: corpus: field 'text' is blank" in caplog.text
     assert "skipped 1: qrels: document unknown" in caplog.text
     assert len(read_hub_set(HubSet(path, "train")).queries) == 1

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from lit_retrofit.data.options import SamplingOptions, SourceOptions
 from lit_retrofit.data.records import Document, Record
 from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.errors import UserError
+
+CONTENT = "the content of each source (its files, data.options.seed and validation_share)"
 
 
 def record_ids(draws) -> list[str]:
@@ -199,6 +202,39 @@ def test_a_state_of_another_configuration_is_refused(sizes, options, changed) ->
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="another version"):
         source.load_state_dict({"_snapshot": {}})
+
+
+def test_a_state_of_other_texts_under_the_same_name_is_refused() -> None:
+    """As many records as before, of another file or of another split."""
+    source, records = held("a", 12)
+    given = DrawLoader(Mixture([(source, records)], SamplingOptions(3)), record_ids, 0)
+    state = given.state_dict()
+    remined = [replace(record, negatives=(Document("n", "new"),)) for record in records]
+    DrawLoader(Mixture([(source, remined)], SamplingOptions(3)), record_ids, 0).load_state_dict(state)
+    for others in (records[::-1], [*records[:11], replace(records[11], query="other")]):
+        other = DrawLoader(Mixture([(source, others)], SamplingOptions(3)), record_ids, 0)
+        with pytest.raises(UserError, match=r"content of each source .* was \[\['a', '\w+'\]\] and is now"):
+            other.load_state_dict(state)
+        del (old := {**state, "of": dict(state["of"])})["of"][CONTENT]  # of a version that did not know it
+        other.load_state_dict(old)
+
+
+def test_a_state_of_other_files_or_windows_of_a_stream_is_refused(write_parquet) -> None:
+    rows = [{"query": f"s{i}", "positive": f"t{i}"} for i in range(12)]
+    path = write_parquet(rows)
+
+    def made(**settings) -> DrawLoader:
+        source = SourceOptions(path, stream=True, **settings)
+        return loader({"a": 12}, SamplingOptions(3), 0, [(source, TableStream(source))])
+
+    state = made().state_dict()
+    made().load_state_dict(state)
+    with pytest.raises(UserError, match=r"shuffle_buffer of each .*, 65536\]\] and is now .*, 8\]\]"):
+        made(shuffle_buffer=8).load_state_dict(state)
+    write_parquet([*rows[:5], {"query": "s9", "positive": "t9"}, *rows[6:]])
+    with pytest.raises(UserError, match="content of each source") as error:
+        made().load_state_dict(state)
+    assert "['a'," not in str(error.value)  # only the source that differs is named
 
 
 def test_the_global_random_state_is_left_alone() -> None:

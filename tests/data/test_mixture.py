@@ -164,26 +164,12 @@ def test_fewer_records_than_a_batch_are_shared_too() -> None:
     assert [[len(batch) for batch in part] for part in parts] == [[3], [3]]
 
 
-def test_a_devices_draws_know_the_answers_that_others_hold() -> None:
-    """By id, by text and through a record with the same query; all else is unknown."""
-    one, two, three = Document("1", "one"), Document("2", "two"), Document("3", "three")
-    edited, copy = Document("2", "two, edited"), Document("x", "three")
-    given = [
-        Record("r0", "q", (one, two)),
-        Record("r1", "q", (three,)),
-        Record("r2", "s", (edited,), (copy,)),
-        Record("r3", "t", (Document("4", "four"),)),
-    ]
-    found = {}
+def test_a_devices_draws_know_those_of_all_devices() -> None:
+    (whole,) = epoch(mixture({"a": 8}, SamplingOptions(8)))
+    assert not any(draw.shared for draw in whole)
     for device in range(4):
-        options = SamplingOptions(4, negatives=1)
-        for draw in Mixture([(SourceOptions("a"), given)], options, devices=4, device=device).batch(0, 0):
-            found[draw.record.id] = ({text for text, _ in draw.elsewhere}, draw.positive.text)
-    answers = {"one", "two", "three", "two, edited"}
-    assert found["r0"][0] | found["r1"][0] <= answers
-    assert found["r0"][0] == found["r1"][0] >= {"three", "two, edited", found["r0"][1]}
-    assert found["r2"][0] == ({"two, edited"} | ({"two"} & {found["r0"][1]}))
-    assert found["r3"][0] == {"four"}
+        (part,) = epoch(mixture({"a": 8}, SamplingOptions(8), devices=4, device=device))
+        assert {draw.shared for draw in part} == {tuple(whole)}
 
 
 def test_streamed_and_held_sources_share_batches(write_parquet) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from lit_retrofit.data.parallel import add_parallel_positives, join_answers
 from lit_retrofit.data.records import Document, Record
 
@@ -61,7 +65,7 @@ def test_negatives_that_became_positives_go_and_scores_stay_aligned() -> None:
     ]
     first = add_parallel_positives(records)[0]
     assert first.positives == (DE, EN)
-    assert first.positive_scores == ()
+    assert first.positive_scores == (0.9, pytest.approx(math.nan, nan_ok=True))
     assert (first.negatives, first.negative_scores) == ((OTHER,), (0.1,))
 
 
@@ -85,6 +89,29 @@ def test_records_with_the_same_query_share_their_answers() -> None:
     assert [d.id for d in first.positives] == ["a", "b"]
     assert [d.id for d in first.negatives] == ["x"], "what answers the query elsewhere is no negative here"
     assert [d.id for d in second.positives] == ["b", "a"]
-    assert first.positive_scores == ()
+    assert first.positive_scores == second.positive_scores == (0.9, 0.9)
     assert [d.id for d in third.positives] == ["c"]
     assert [d.id for d in other.negatives] == ["a"] and other.positive_scores == (0.9,)
+
+
+@pytest.mark.parametrize(("scores", "expected"), [
+    ([(1.0,), (2.0,)], [(1.0, 2.0), (2.0, 1.0)]),
+    ([(1.0,), ()], [(1.0, math.nan), (math.nan, 1.0)]),
+    ([(), ()], [(), ()]),
+])  # fmt: skip
+def test_scores_stay_with_their_documents(scores, expected) -> None:
+    """Of two records with one query and a positive each; what nobody has scored is unknown."""
+    given = [
+        record("q", "de", None, document, positive_scores=score)
+        for document, score in zip((DE, DE_2), scores, strict=True)
+    ]
+    for made, wanted in zip(join_answers(given), expected, strict=True):
+        assert made.positive_scores == pytest.approx(wanted, nan_ok=True)
+
+
+def test_a_record_to_which_nothing_is_added_stays_as_it_is() -> None:
+    scored = record("q", "de", None, DE, positive_scores=(1.0,))
+    plain = record("q", "de", None, DE, DE_2)
+    first, second = join_answers([scored, plain])
+    assert first.positive_scores == pytest.approx((1.0, math.nan), nan_ok=True)
+    assert second == plain

@@ -90,3 +90,8 @@ def test_another_seed_deals_otherwise() -> None:
     shape = Shape((30, 70), 10, 10)
     first, same, other = (make_plan(shape, (seed,)).counts.tolist() for seed in (1, 1, 2))
     assert first == same != other
+
+
+def test_more_streams_than_a_small_integer_can_number() -> None:
+    (counts,) = make_plan(Shape((1,) * 33_000, 33_000, 0), (0,)).counts
+    assert (counts == 1).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,7 +24,9 @@ FULL = Record(
     group="g",
     positive_scores=(0.5, 0.25),
     negative_scores=(0.125,),
+    provenance='{"model": "m", "slots": {"tone": "kürz"}}',
 )
+OTHER = replace(FULL, id="r2", provenance='{"requests": ["k"]}')
 PLAIN = [Record(f"p{i}", f"query {i}", (Document(f"d{i}", f"text {i}"),)) for i in range(5)]
 
 
@@ -31,18 +35,18 @@ def test_records_come_back_equal(tmp_path, monkeypatch, name):
     monkeypatch.setattr(record_files, "_ROW_GROUP", 2)
     path = tmp_path / name
     with record_writer(path, overwrite=False) as write:
-        for record in [*PLAIN, FULL]:
+        for record in [*PLAIN, FULL, OTHER]:
             write(record)
         assert not path.exists()
-    assert read_records(path)[0] == [*PLAIN, FULL]
+    assert read_records(path)[0] == [*PLAIN, FULL, OTHER]
     if path.suffix == ".parquet":
-        assert pq.ParquetFile(path).num_row_groups == 3
+        assert pq.ParquetFile(path).num_row_groups == 4
     with pytest.raises(UserError, match="overwrite"), record_writer(path, overwrite=False):
         pass
     with pytest.raises(RuntimeError), record_writer(path, overwrite=True) as write:
         write(FULL)
         raise RuntimeError
-    assert len(read_records(path)[0]) == 6 and [p.name for p in tmp_path.iterdir()] == [name]
+    assert len(read_records(path)[0]) == 7 and [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_other_names_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_retrofit.data.options import SourceOptions
+from lit_retrofit.data.records import is_made_up
 from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.errors import UserError
 
@@ -97,6 +98,7 @@ def test_several_files_and_arrow(tmp_path, write_parquet) -> None:
         writer.write_table(table, max_chunksize=4)
     for name in ("a.arrow", "b.arrow"):
         source = stream(str(tmp_path / name))
+        assert all(is_made_up(record.id) for record, _ in source.take(KEY, 0, 11))
         assert sorted(queries(source)) == sorted(f"q{i}" for i in range(11))
         assert queries(source, start=4, count=5) == queries(source)[4:9]
 

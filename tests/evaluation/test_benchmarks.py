@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from lit_retrofit.data.hub_retrieval import HubSet
@@ -91,6 +93,13 @@ def test_any_set_in_mtebs_layout(asked):
 def test_unknown_names(data, message):
     with pytest.raises(UserError, match=message):
         find_benchmarks(data)
+
+
+@pytest.mark.parametrize("options", [{"split": "dev"}, {"candidates": Path("run.trec")}])
+def test_belebele_has_one_split_and_is_searched(options):
+    with pytest.raises(UserError, match="belebele: has one split, test, and is searched; leave out"):
+        find_benchmarks("belebele", **options)
+    assert len(find_benchmarks("belebele", split="test")) == 1
 
 
 def test_a_folder_is_read_at_once(tmp_path):

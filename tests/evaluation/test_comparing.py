@@ -61,14 +61,40 @@ def test_queries_are_paired_by_id_not_by_place():
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({**BEFORE, "en": [0.2]}, "before has no score of query 'q1' in the task en → en .1 queries differ"),
-        ({"de": BEFORE["de"]}, "before has no score of query 'q0' in the task en → en .2 queries differ"),
-        ({**BEFORE, "ru": [0.2]}, "after has no score of query 'q0' in the task ru → ru"),
+        ({**BEFORE, "en": [0.2]}, "task en → en differs: 1 queries and 9 documents in before, 2 queries"),
+        ({"de": BEFORE["de"]}, r"before lacks tasks that the other evaluation has \(en → en\)"),
+        ({**BEFORE, "ru": [0.2]}, r"after lacks tasks that the other evaluation has \(ru → ru\)"),
     ],
 )
-def test_different_queries_are_refused(other, message):
+def test_different_tasks_are_refused(other, message):
     with pytest.raises(UserError, match=message):
         compare_sides(side("after", AFTER), side("before", other))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "e"}, "data differs: e in before, d in after; evaluate both models on the same data"),
+        ({"settings": {"pivot": "de"}}, "pivot differs: de in before, None in after"),
+        ({"settings": {"candidates": "a.trec"}}, "candidates differs: a.trec in before, None in after"),
+    ],
+)
+def test_evaluations_of_other_data_or_settings_are_refused(change, message):
+    """The queries are the same, so the test would pass for a fair one."""
+    other = side("before", BEFORE)
+    with pytest.raises(UserError, match=message):
+        compare_sides(side("after", AFTER), replace(other, results=replace(other.results, **change)))
+
+
+def test_another_corpus_or_other_queries_are_refused():
+    other = side("before", BEFORE)
+    tasks = tuple(replace(task, documents=8) for task in other.results.tasks)
+    with pytest.raises(UserError, match="task de → de differs: 4 queries and 8 documents in before, 4"):
+        compare_sides(side("after", AFTER), replace(other, results=replace(other.results, tasks=tasks)))
+    queries = (replace(other.queries[0], query_id="q9"), *other.queries[1:])
+    message = "before has no score of query 'q0' in the task de → de .1 queries differ"
+    with pytest.raises(UserError, match=message):
+        compare_sides(side("after", AFTER), replace(other, queries=queries))
 
 
 def test_different_dimensions_are_told():

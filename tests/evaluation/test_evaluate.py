@@ -2,15 +2,19 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from retrofit_kernels import Neighbours
 from rich.console import Console
 
+from lit_retrofit.data.beir import read_beir
 from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation import evaluate as command
-from lit_retrofit.evaluation import measuring
+from lit_retrofit.evaluation import latency, measures, measuring
+from lit_retrofit.evaluation.benchmarks import Benchmark, Part
 from lit_retrofit.evaluation.evaluate import compare, evaluate
 from lit_retrofit.evaluation.results import read_queries, read_results
 from lit_retrofit.evaluation.tables import show_results
@@ -258,6 +262,7 @@ def test_reranking_takes_the_candidates_of_a_run(beir, tmp_path, capsys):
     german = results.tasks[0]
     assert german.scores == {"nDCG@10": pytest.approx(1 / 3), "MAP": pytest.approx(1 / 3), "MRR@10": 1 / 3}
     assert german.variants == {"int8": pytest.approx(1 / 3)}
+    assert results.settings["candidates"] == str(run)
     assert len(results.tasks) == 1  # no other task has a candidate in its corpus
     told = " ".join(capsys.readouterr().out.split())
     assert "data, de → de: 1 of 3 queries have no candidates and count as zero" in told
@@ -283,8 +288,34 @@ def test_clustering(tmp_path, capsys):
     assert encoders[0].calls == [("query", 4, None, "fp32")]
     printed = capsys.readouterr().out
     assert "labels" in printed and "V-measure" in printed
-    with pytest.raises(UserError, match="clustering takes no versus, variants or candidates"):
-        evaluate("m", data=str(path), task="clustering", variants="int8")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"versus": "other"},
+        {"variants": "int8"},
+        {"by": "family"},
+        {"bm25": True, "latency": True},
+        {"split": "dev"},
+        {"pivot": None},
+        {"document_prompt": "d: "},
+        {"skip_invalid": True},
+    ],
+)
+def test_options_that_do_nothing_for_clustering_are_refused(loaded, options):
+    words = ", ".join(options), " and --".join(options)
+    with pytest.raises(UserError, match=f"clustering has no use for {words[0]}; leave out --{words[1]}"):
+        evaluate("m", data="topics.jsonl", task="clustering", **options)
+    assert loaded == []
+
+
+def test_bm25_ranks_no_candidates(beir, tmp_path, loaded):
+    run = tmp_path / "run.trec"
+    run.write_text("q-a@de Q0 b@de 1 1 x\n")
+    with pytest.raises(UserError, match="reranking has no use for bm25; leave out --bm25"):
+        evaluate("m", data=str(beir), candidates=run, bm25=True)
+    assert loaded == []
 
 
 def test_families_and_scripts(beir, capsys):
@@ -292,6 +323,19 @@ def test_families_and_scripts(beir, capsys):
     printed = capsys.readouterr().out
     assert "m, monolingual, by family" in printed
     assert re.search(r"Indo-European +2 +1\.0000", printed)
+    results = evaluate("m", data=str(beir), by="script")
+    printed = capsys.readouterr().out
+    german, english = (task.scores["nDCG@10"] for task in results.tasks[:2])
+    assert "m, monolingual, by script" in printed and "Indo-European" not in printed
+    assert re.search(rf"Latn +2 +{(german + english) / 2:.4f}", printed)
+
+
+def test_without_languages_there_is_no_mean_over_families(beir, capsys):
+    for name in ("corpus", "queries"):
+        path = beir / f"{name}.jsonl"
+        path.write_text(re.sub(r'"metadata": \{.*?\}', '"metadata": {}', path.read_text()))
+    evaluate("m", data=str(beir), by="family")
+    assert "note: no means by family: no language is measured alone" in capsys.readouterr().out
 
 
 def test_several_processes_need_a_cache(beir, loaded):
@@ -306,3 +350,111 @@ def test_a_cache_keeps_the_embeddings(beir, bert_folder, tmp_path, monkeypatch):
     first, again = (evaluate(str(bert_folder), data=str(beir), cache=tmp_path / "cache") for _ in range(2))
     assert first.tasks == again.tasks
     assert len(list((tmp_path / "cache").glob("*/vectors.bin"))) == 2  # queries, documents
+
+
+def test_latency_is_told_and_kept(beir, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def embed_one(encoder, texts, role, *, precision):
+        asked.append((tuple(texts), role, precision))
+        return embed(encoder, texts, role, token_budget=None, precision=precision, description=None)
+
+    monkeypatch.setattr(latency, "embed_texts", embed_one)
+    results = evaluate("m", data=str(beir), latency=True, precision="bf16", output=tmp_path / "out")
+    found = results.cost["latency"]
+    assert (found["queries"], found["documents"]) == (6, 8)
+    assert all(found[f"{part}_ms_p{p}"] > 0 for part in ("embed", "search") for p in (50, 95))
+    assert asked[0] == (("Zellen",), "query", "bf16") and len(asked) == 3 + 6
+    assert read_results(tmp_path / "out") == results
+    assert "one query: embedding" in capsys.readouterr().out
+
+
+def test_the_search_is_on_the_models_device_and_the_corpus_stays_where_it_is(beir, monkeypatch):
+    """On ``meta``, which holds no values: where tensors are is all that is looked at."""
+    places = []
+
+    def search(queries, corpus, k, *, options, backend):
+        tensors = (queries, options.query_ids, options.corpus_ids, corpus)
+        places.append([tensor.device.type for tensor in tensors])
+        return Neighbours(torch.zeros(len(queries), k), torch.arange(k).repeat(len(queries), 1))
+
+    def load(model, **overrides):
+        encoder = FakeEncoder(overrides)
+        encoder.device = torch.device("meta")
+        return encoder
+
+    monkeypatch.setattr(command, "load_encoder", load)
+    monkeypatch.setattr(measures, "search", search)
+    evaluate("m", data=str(beir))
+    assert places == [["meta", "meta", "meta", "cpu"]] * 5
+
+
+def test_candidates_whose_documents_were_skipped_are_left_out(beir, tmp_path, capsys):
+    with (beir / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps({"_id": "blank", "text": " "}) + "\n")
+    run = tmp_path / "run.trec"
+    run.write_text("q-a@de Q0 a@de 1 2 x\nq-a@de Q0 blank 2 1 x\n")
+    evaluate("m", data=str(beir), candidates=run, skip_invalid=True)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "data, de → de: 1 candidates are left out, for their documents were skipped as invalid" in told
+
+
+def test_queries_that_do_not_search_their_own_document_are_told(beir, capsys):
+    path = beir / "corpus.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps({"_id": "q-a@de", "text": "Zellen", "language": "de"}) + "\n")
+    evaluate("m", data=str(beir))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "data, de → de: 1 of 3 queries do not search the document that has their own id" in told
+
+
+@pytest.fixture
+def two_benchmarks(beir, monkeypatch):
+    """A collection of two data sets; the second one has no languages."""
+    plain = beir.parent / "plain"
+    shutil.copytree(beir, plain)
+    for name in ("corpus", "queries"):
+        path = plain / f"{name}.jsonl"
+        path.write_text(re.sub(r'"metadata": \{.*?\}', '"metadata": {}', path.read_text()))
+    benchmarks = [
+        Benchmark(folder.name, (Part(lambda folder=folder: read_beir(folder)),)) for folder in (beir, plain)
+    ]
+    monkeypatch.setattr(command, "find_benchmarks", lambda data, **options: benchmarks)
+
+
+def test_several_benchmarks_have_a_folder_each_and_one_summary(two_benchmarks, tmp_path, loaded, capsys):
+    old, new = tmp_path / "old", tmp_path / "new"
+    evaluate("old", data="both", output=old)
+    capsys.readouterr()
+    first = evaluate("new", data="both", output=new, versus=[str(old), "third"])
+    assert [model for model, _ in loaded] == ["old", "new", "third"]
+    data, plain = (read_results(new / name) for name in ("data", "plain"))
+    assert (data, data.data, plain.data) == (first, "data", "plain")
+    for name in ("data", "plain"):
+        compared = {json.loads(path.read_text())["other"] for path in (new / name).glob("comparison-*")}
+        assert compared == {str(old / name), "third"}
+    summary = json.loads((new / "benchmarks.json").read_text())
+    scores = [
+        ("data", "monolingual", 2, data.means["monolingual"]["nDCG@10"]),
+        ("data", "cross_lingual", 3, data.means["cross_lingual"]["nDCG@10"]),
+        ("plain", "all", 1, plain.means["all"]["nDCG@10"]),
+    ]
+    assert [tuple(entry.values()) for entry in summary["benchmarks"]] == scores
+    assert summary["mean"] == pytest.approx(sum(score for *_, score in scores) / 3)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "nDCG@10 of all benchmarks" in printed and f"mean {summary['mean']:.4f}" in printed
+
+
+def test_the_folder_of_several_benchmarks_is_no_evaluation(two_benchmarks, beir, tmp_path, monkeypatch):
+    evaluate("m", data="both", output=tmp_path / "both")
+    message = r"both: no evaluation, but a folder with 2 \(data, plain\); give one of them, such as .*/data"
+    with pytest.raises(UserError, match=message):
+        compare(tmp_path / "both", versus=str(tmp_path / "both"))
+    only = read_beir(beir)
+    single = [Benchmark("data", (Part(lambda: only),))]
+    monkeypatch.setattr(command, "find_benchmarks", lambda data, **options: single)
+    with pytest.raises(UserError, match=message):
+        evaluate("m", data="data", versus=str(tmp_path / "both"))
+    # one evaluation in place of two leaves no summary of them
+    evaluate("m", data="data", output=tmp_path / "both", overwrite=True)
+    assert not (tmp_path / "both" / "benchmarks.json").exists()

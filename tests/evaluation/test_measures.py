@@ -5,7 +5,14 @@ import torch
 
 from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
-from lit_retrofit.evaluation.measures import Ranking, evaluate_embeddings, measure_ranking
+from lit_retrofit.evaluation.measures import (
+    Ranking,
+    check_finite,
+    evaluate_embeddings,
+    measure_ranking,
+    notes_on_own_documents,
+)
+from lit_retrofit.evaluation.tasks import split_tasks
 
 
 def ranking_of(*document_ids, query="q"):
@@ -119,3 +126,25 @@ def test_bad_calls_and_a_diverged_model():
     broken[2] = torch.nan
     with pytest.raises(UserError, match="1 of the 6 embeddings"):
         evaluate_embeddings(data, unit(0, 1), broken)
+
+
+def test_queries_that_do_not_search_their_own_document_are_counted():
+    corpus = tuple(Document(id, "") for id in ("x", "y", "z"))
+    qrels = {"x": {"z": 1}, "y": {"y": 1}, "q": {"z": 1}}  # y is judged, and searched
+    data = RetrievalSet("set", tuple(Query(id, "") for id in qrels), corpus, qrels)
+    assert notes_on_own_documents(data, split_tasks(data).tasks) == [
+        "set: 1 of 3 queries do not search the document that has their own id"
+    ]
+    languages = two_languages()
+    assert notes_on_own_documents(languages, split_tasks(languages).tasks) == []
+
+
+def test_embeddings_are_checked_in_pieces(monkeypatch):
+    """A memory-mapped corpus may be larger than the memory."""
+    asked, isfinite = [], torch.Tensor.isfinite
+    monkeypatch.setattr(torch.Tensor, "isfinite", lambda rows: asked.append(len(rows)) or isfinite(rows))
+    rows = torch.zeros(40_000, 2)
+    rows[[0, 39_999]] = torch.inf
+    with pytest.raises(UserError, match="2 of the 40003 embeddings"):
+        check_finite("set", torch.zeros(3, 2), rows)
+    assert sum(asked) == 40_003 and max(asked) < 20_000

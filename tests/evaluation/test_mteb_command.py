@@ -81,6 +81,17 @@ def test_published_scores_stand_beside_the_18_tasks():
     assert "published" not in incomplete.file.getvalue()
 
 
+def test_scores_of_some_languages_do_not_stand_among_those_of_all():
+    scores = [MtebScore(task, "Retrieval", ("eng",), 58.0) for task in RETRIEVAL_TASKS]
+    console = Console(file=io.StringIO(), width=150)
+    show_scores("our/model", scores, console, ["eng", "deu"])
+    *_, line = console.file.getvalue().splitlines()
+    assert line == (
+        "published scores of retrieval-18 are not shown: they are over all languages, not over eng, deu"
+    )
+    assert "multilingual-e5-small" not in console.file.getvalue()
+
+
 def local_task(name, fails=False):
     class Local(AbsTaskRetrieval):
         metadata = TaskMetadata(
@@ -124,6 +135,9 @@ def test_the_command_goes_on_and_repeats_nothing(bert_folder, tmp_path, monkeypa
     again = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("Local*.json")}
     assert again.items() >= written.items()
     assert "mean, all" in capsys.readouterr().out
+    monkeypatch.setattr(mteb_command, "RETRIEVAL_TASKS", ("LocalOne", "LocalThree"))
+    mteb(str(bert_folder), output=tmp_path, tasks="x", languages=["deu"])
+    assert "published scores of retrieval-18 are not shown" in capsys.readouterr().out
 
 
 def test_without_mteb_the_line_says_how_to_get_it(monkeypatch, tmp_path):

@@ -15,13 +15,14 @@ def test_every_score_has_a_source_and_is_a_percentage():
     assert published_scores("my folder") == []
 
 
-def shown(benchmark: str, scores: dict[str, float]) -> str:
+def shown(benchmark: str, scores: dict[str, float], settings: dict[str, str] | None = None) -> str:
     tasks = tuple(
         TaskScores("monolingual", code, code, 1, 1, 0, {"nDCG@10": score}) for code, score in scores.items()
     )
     other = TaskScores("cross_lingual", "sw", "en", 1, 1, 0, {"nDCG@10": 0.0})
     console = Console(file=io.StringIO(), width=150)
-    show_published(benchmark, Results(0.0, 1.0, "mine", benchmark, {}, (*tasks, other)), console)
+    results = Results(0.0, 1.0, "mine", benchmark, settings or {}, (*tasks, other))
+    show_published(benchmark, results, console)
     return console.file.getvalue()
 
 
@@ -46,3 +47,9 @@ def test_published_scores_of_other_languages_are_not_shown_but_told_of():
 
 def test_nothing_is_said_where_nothing_is_known_or_it_is_no_mean_over_languages():
     assert shown("my folder", {"sw": 0.7}) == "" == shown("retrieval-18", {"sw": 0.7})
+
+
+def test_reranked_scores_do_not_stand_among_those_of_searching():
+    text = shown("miracl", dict.fromkeys(SIXTEEN, 0.7), {"candidates": "bm25.trec"})
+    assert text == "published scores of miracl are not shown: they are of searching the corpus\n"
+    assert shown("my folder", {"sw": 0.7}, {"candidates": "bm25.trec"}) == ""

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
+from lit_retrofit.evaluation.candidates import read_candidates
+from lit_retrofit.evaluation.measures import evaluate_embeddings, trec_lines
 from lit_retrofit.evaluation.reranking import rerank_embeddings, with_candidates
 from lit_retrofit.evaluation.tasks import split_tasks
 
@@ -72,3 +76,24 @@ def test_candidates_of_another_set_are_refused():
     message = r"set: candidate 'x' of query 'q' is not in the corpus \(nor are 1 more of its 3\)"
     with pytest.raises(UserError, match=message):
         rerank({"q": ("a", "x", "y"), "b d": ("e",)})
+
+
+def test_a_run_that_was_written_here_is_read_whatever_spaces_its_ids_have(tmp_path):
+    (found,) = evaluate_embeddings(SET, QUERIES, CORPUS)
+    run = tmp_path / "run.trec"
+    run.write_text("".join(trec_lines(found.ranking, "m")))
+    candidates = read_candidates(run)
+    assert "b%20d" in candidates and "b%20d" in candidates["q"]
+    assert with_candidates(SET, split_tasks(SET), candidates).notes == ()
+    assert dict(rerank(candidates).ranking) == dict(found.ranking)  # all documents were candidates
+
+
+def test_candidates_that_were_skipped_as_invalid_are_left_out_and_told():
+    skipped = replace(SET, left_out=frozenset({"x", "y z"}))
+    candidates = {"q": ("a", "x", "y%20z"), "b d": ("e", "x")}
+    split = with_candidates(skipped, split_tasks(skipped), candidates)
+    assert split.notes == ("set: 3 candidates are left out, for their documents were skipped as invalid",)
+    (result,) = rerank_embeddings(skipped, split, candidates, QUERIES, CORPUS)
+    assert {query: [id for id, _ in ranked] for query, ranked in result.ranking} == {"q": ["a"], "b d": ["e"]}
+    with pytest.raises(UserError, match=r"candidate 'w' of query 'q' is not in the corpus \(nor are 0 more"):
+        with_candidates(skipped, split_tasks(skipped), {"q": ("x", "w")})

@@ -168,6 +168,11 @@ def test_missing_and_truncated_files(tmp_path):
         read_results(tmp_path)
     with pytest.raises(UserError, match=r"queries.jsonl is missing; lit-retrofit evaluate"):
         read_queries(tmp_path)
+    for name in "edcba":
+        write_results(tmp_path / "several" / name, results(), [])
+    message = r"several: no evaluation, but a folder with 5 \(a, b, c and 2 more\); give one of them, .*/a"
+    with pytest.raises(UserError, match=message):
+        read_results(tmp_path / "several")
     write_results(tmp_path, results(), [task_result(), task_result()])
     for name, read, line in (("metrics.json", read_results, r"\d+"), ("queries.jsonl", read_queries, "2")):
         path = tmp_path / name

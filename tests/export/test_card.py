@@ -11,6 +11,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from lit_retrofit.errors import UserError
 from lit_retrofit.evaluation.results import read_results
 from lit_retrofit.export.card import Exported, write_card
 from lit_retrofit.export.export import export
@@ -41,7 +42,8 @@ TRAINING = {
 }
 
 
-def results(folder: Path, score: float) -> Path:
+def results(folder: Path, score: float, **changes) -> Path:
+    """An evaluation; `changes` are of metrics.json."""
     folder.mkdir()
     tasks = [
         {"kind": "monolingual", "query_language": "de", "corpus_language": "de", "queries": 5, "documents": 9,
@@ -49,7 +51,7 @@ def results(folder: Path, score: float) -> Path:
     ]  # fmt: skip
     content = {"format": 1, "started": 0.0, "seconds": 1.0, "model": "m", "data": "my:test", "settings": {},
                "tasks": tasks}  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps(content))
+    (folder / "metrics.json").write_text(json.dumps({**content, **changes}))
     return folder
 
 
@@ -150,7 +152,7 @@ def test_the_card_names_the_embedded_models_origin(tmp_path) -> None:
 def test_the_head_goes_through_the_hubs_own_reader_and_back(tmp_path, format: str) -> None:
     after = read_results(results(tmp_path / "after", 0.654321))
     options = EncoderOptions(model="intfloat/multilingual-e5-small")
-    write_card(tmp_path, Exported(format, options, SETTINGS, TRAINING, after=after))
+    write_card(tmp_path, Exported(format, options, SETTINGS, TRAINING, evaluations={"after": after}))
     text = (tmp_path / "README.md").read_text()
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["base_model"] == "intfloat/multilingual-e5-small"
@@ -173,6 +175,83 @@ def test_names_that_are_no_language_codes_and_folders_stay_out_of_the_head(tmp_p
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["language"] == ["fil", "zh"] and "base_model" not in head
     assert "/home/me" not in text and "# e5, retrofitted" in text
+
+
+MERGING = {"models": ["runs/a"], "coefficients": [1.0], "weight": 0.6, "method": "slerp"}
+MERGING |= {"measure": "nDCG@10", "data": None, "scan": []}
+
+
+@pytest.mark.parametrize(
+    ("record", "base"),
+    [
+        ({"origin": "intfloat/e5", "origin_is_folder": False}, "intfloat/e5"),
+        ({"origin": "models/e5", "origin_is_folder": True}, None),
+        ({"origin": "models/e5"}, None),  # of a version that did not note it
+        ({"origin": "a/b/e5", "origin_is_folder": False}, None),
+    ],
+)
+def test_a_folder_that_is_gone_is_no_name_on_the_hub(tmp_path, record, base) -> None:
+    card = Exported("transformers", EncoderOptions(model="/x/merged"), SETTINGS, merging=MERGING | record)
+    write_card(tmp_path, card)
+    text = (tmp_path / "README.md").read_text()
+    assert yaml.safe_load(text.split("---\n")[1]).get("base_model") == base
+    assert f"`{base or 'e5'}`, merged with lit-retrofit." in text
+
+
+@pytest.mark.parametrize("model", ["a/b/e5", "./e5", "my models/e5"])
+def test_what_has_not_the_form_of_a_hub_name_is_none(tmp_path, model: str) -> None:
+    write_card(tmp_path, Exported("transformers", EncoderOptions(model=model), SETTINGS, TRAINING))
+    text = (tmp_path / "README.md").read_text()
+    assert "base_model" not in text and "`e5`, trained as a retriever" in text
+
+
+CLUSTERS = {"kind": "clustering", "query_language": "de", "corpus_language": "de", "queries": 5}
+CLUSTERS |= {"documents": 2, "left_out_queries": 0, "scores": {"V-measure": 0.4}}
+
+
+def test_clustering_has_its_own_measure(run, tmp_path) -> None:
+    before, after = (
+        results(tmp_path / name, 0.0, tasks=[CLUSTERS | {"scores": {"V-measure": score}}])
+        for name, score in (("before", 0.4), ("after", 0.51234))
+    )
+    export(str(run()[0]), output=tmp_path / "out", before=before, after=after)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "## V-measure on my:test" in text and "| de | 0.4000 | 0.5123 |" in text
+    (result,) = ModelCard(text).data.eval_results
+    assert (result.task_type, result.metric_type, result.metric_value) == ("Clustering", "v_measure", 0.51234)
+    assert result.dataset_config == "de"
+
+
+def test_one_evaluation_alone_has_a_column(tmp_path) -> None:
+    before = read_results(results(tmp_path / "before", 0.25))
+    write_card(tmp_path, Exported("onnx", EncoderOptions(), SETTINGS, evaluations={"before": before}))
+    text = (tmp_path / "README.md").read_text()
+    assert "| queries → corpus | before |\n|---|---|\n| de → de | 0.2500 |" in text
+    assert "model-index" not in text  # those are the trained model's
+
+
+TASK = CLUSTERS | {"kind": "monolingual", "scores": {"nDCG@10": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "other"}, r"data differs: my:test in .*before, other in .*after"),
+        ({"settings": {"split": "dev"}}, r"split differs"),
+        ({"tasks": [TASK | {"documents": 9}, TASK | {"query_language": "en"}]}, r"before lacks tasks"),
+        ({"tasks": [CLUSTERS]}, r"lacks tasks"),
+        (
+            {"tasks": [TASK | {"scores": {"MAP": 0.5}}]},
+            r"after/metrics.json: the task de → de has no nDCG@10",
+        ),
+        ({"tasks": []}, r"after/metrics.json has no tasks"),
+    ],
+)
+def test_evaluations_that_the_card_cannot_show_are_refused_first(tmp_path, changes, message) -> None:
+    before, after = results(tmp_path / "before", 0.6), results(tmp_path / "after", 0.7, **changes)
+    with pytest.raises(UserError, match=message):
+        export("no such model", output=tmp_path / "out", before=before, after=after)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_merges_card_says_so(tmp_path) -> None:

@@ -13,6 +13,7 @@ from lit_retrofit.data.beir import write_beir
 from lit_retrofit.data.formats import FORMATS
 from lit_retrofit.data.records import Document, Query, RetrievalSet
 from lit_retrofit.errors import UserError
+from lit_retrofit.inspection.config import CUT_IN_TRAINING
 from lit_retrofit.inspection.inspect import inspect
 from lit_retrofit.inspection.lengths import describe
 from lit_retrofit.model.loading import load_encoder
@@ -112,6 +113,51 @@ def test_lengths_are_those_of_the_model(file, bert_folder) -> None:
     assert shorter["positive"].over == sum(n > 5 for n in expected) / 3
 
 
+OWN = "the model's own"
+
+
+@pytest.mark.parametrize(
+    ("config", "max_length", "expected"),
+    [
+        ("", None, {"query": (16, OWN), "document": (24, OWN)}),
+        (
+            "model: {encoder: {query_max_length: 9, document_max_length: 30}}\n",
+            None,
+            {
+                "query": (9, "model.encoder.query_max_length"),
+                "document": (30, "model.encoder.document_max_length"),
+            },
+        ),
+        (
+            "model: {encoder: {document_max_length: 9}, document_encoder: {document_max_length: 20}}\n",
+            None,
+            {"query": (16, OWN), "document": (20, "model.document_encoder.document_max_length")},
+        ),
+        ("  training_document_length: 12\n", None, {"document": (12, CUT_IN_TRAINING)}),
+        ("  training_document_length: 99\n", None, {"document": (24, OWN)}),
+        (
+            "  training_document_length: 12\n",
+            7,
+            {"query": (7, "--max_length"), "document": (7, "--max_length")},
+        ),
+    ],
+)
+def test_a_configs_limits_count(file, tmp_path, bert_folder, capsys, config, max_length, expected) -> None:
+    rows = [{"query": "ab", "positive": "x" * n} for n in (1, 10, 20, 40)]
+    options = f"data:\n  options:\n    train: [{file(rows)}]\n"
+    path = tmp_path / "config.yaml"
+    path.write_text(options + f"  {config}" if config.startswith(" ") else config + options)
+    found = inspect(str(path), model=str(bert_folder), scored=0, max_length=max_length)
+    assert found.limits is not None and found.limits.items() >= expected.items()
+    tokens, source = expected["document"]
+    tokenize = load_encoder(str(bert_folder)).tokenizer.backend
+    over = sum(len(tokenize("passage: " + row["positive"])["input_ids"]) > tokens for row in rows) / 4
+    (group,) = found.groups
+    assert (group.lengths["positive"].limit, group.lengths["positive"].over) == (tokens, over)
+    assert group.languages[0].over == over
+    assert f"document {tokens} tokens ({source})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_bins_of_lengths() -> None:
     found = describe([0, 1, 2, 3, 4, 9], None)
     assert (found.edges, found.counts) == ((1, 2, 3, 4, 6, 8, 12), (2, 1, 1, 1, 0, 1))
@@ -176,6 +222,7 @@ def test_without_a_model_the_records_own_scores_are_taken(file, capsys) -> None:
         ("bare.yaml", {}, "has no data.options"),
         ("source:typo.yaml", {}, "no source's settings"),
         ("bad.yaml", {}, "cannot be read as a config"),
+        ("words.yaml", {}, "query_max_length is 'long'; give a number of tokens"),
     ],
 )
 def test_what_is_refused(tmp_path, monkeypatch, data, options, message) -> None:
@@ -184,6 +231,9 @@ def test_what_is_refused(tmp_path, monkeypatch, data, options, message) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bare.yaml").write_text("model: {}\n")
     (tmp_path / "typo.yaml").write_text("path: x\nwieght: 1\n")
+    (tmp_path / "words.yaml").write_text(
+        "data: {options: {train: [rows.jsonl]}}\nmodel: {encoder: {query_max_length: long}}\n"
+    )
     (tmp_path / "bad.yaml").write_text("data: {options: {train: [{path: x, wieght: 1}]}}\n")
     with pytest.raises(UserError) as caught:
         inspect(data, **options)

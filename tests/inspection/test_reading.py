@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,25 @@ def test_counts() -> None:
     assert (tally.records, tally.positives, tally.negatives, tally.without_negatives) == (4, 4, 4, 1)
     assert (tally.repeated_queries, tally.repeated_pairs, tally.crossing) == (2, 1, 1)
     assert tally.distinct_documents == len({"page", "no", "another", "has the Words in it", "no too"})
-    assert (tally.copied, tally.identical) == (1, 1)
+    assert tally.identical == 1
     assert tally.languages == {"de": 2, "unknown": 2}
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "copied"),
+    [
+        ("a", "a page", False),
+        ("words", "has the Words in it", False),
+        ("page has four words", "the page has four words in it", False),
+        ("The PAGE\u200b, has five words", "Here: the page has five words in it", True),
+        ("the page has five words", "the page has words, five of them", False),
+        ("選択したセル", "選択したセル範囲から", True),
+    ],
+)
+def test_copied_is_what_clean_drops(query: str, text: str, copied: bool) -> None:
+    tally, one = Tally(), record(query, "another")
+    tally.add(replace(one, positives=(*one.positives, Document("2", text))))
+    assert tally.copied == copied
 
 
 def test_every_record_is_as_likely_in_the_sample() -> None:

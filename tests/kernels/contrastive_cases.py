@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from retrofit_kernels import ContrastiveOptions, Guide, Threshold, info_nce
-from retrofit_kernels._loss import strip_triton
+from retrofit_kernels._loss import strip_triton, terms
 from retrofit_kernels.reference import reference_info_nce
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -37,6 +37,16 @@ def single(value: object) -> object:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+@pytest.fixture
+def without_slack(monkeypatch):
+    """Thresholds where the dense formula has them: random pairs lie within their slack."""
+
+    def nothing(left, right, positives, settings, *, unit):
+        return torch.zeros(positives.shape)
+
+    monkeypatch.setattr(terms, "_rounding", nothing)
+
+
 def several_positives(option_cases, rows: int) -> Tensor:
     positives = option_cases.numbers(2, rows, 3, low=-1, high=COLUMNS)
     positives[:, 0] = positives[:, 0].clamp(min=0)
@@ -44,7 +54,7 @@ def several_positives(option_cases, rows: int) -> Tensor:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_every_option_in_fp32(option_cases, gradients, several):
+def test_every_option_in_fp32(option_cases, gradients, without_slack, several):
     rows = 17 if several else ROWS  # a row per positive: they fill more than one tile, too
     positives = several_positives(option_cases, rows) if several else None
     vectors = option_cases.vectors(3, rows, DIMENSION), option_cases.vectors(4, COLUMNS, DIMENSION)
@@ -62,7 +72,7 @@ def test_every_option_in_fp32(option_cases, gradients, several):
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_combination_of_options(option_cases, gradients, data):
+def test_any_combination_of_options(option_cases, gradients, without_slack, data):
     """fp32, fp16, and bf16 numbers held in fp32; loss and gradients against fp64 of the same numbers."""
     rows, columns = data.draw(st.integers(1, 35)), data.draw(st.integers(35, 70))
     dimension, seed = data.draw(st.integers(8, 70)), data.draw(st.integers(0, 99))
@@ -186,8 +196,93 @@ def test_duplicates_of_the_positive_are_not_above_it(option_cases, rule, guided)
         assert info_nce(queries, twice, scale=20.0, options=options).masked == 0
 
 
+class CutToTf32:
+    """The kernel as tensor cores run it at worst: 11 significant bits of each factor, the rest cut off."""
+
+    kernel = strip_triton.strip
+    names = ("rows", "columns", "guide_rows", "guide_columns")
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            cut = {
+                place: (value.view(torch.int32) & ~0x1FFF).view(torch.float32)
+                for place, (name, value) in enumerate(zip(self.kernel.arg_names, arguments, strict=False))
+                if name in self.names and value is not None
+            }
+            arguments = [cut.get(place, value) for place, value in enumerate(arguments)]
+            return self.kernel[grid](*arguments, **options)
+
+        return launch
+
+
+@pytest.mark.parametrize("rule", [Threshold(0.0, "margin"), Threshold(1.0, "percentage")])
+@pytest.mark.parametrize("name", ["false_negatives", "guide", "guide in fp64"])
+def test_duplicates_of_an_opposite_positive_in_tf32(monkeypatch, option_cases, rule, name):
+    """Cutting makes similarities below 0 larger: those of duplicates come out above the exact one."""
+    documents = option_cases.vectors(1, 40, 200)
+    twice = torch.cat([documents, documents])
+    kind = torch.float64 if name == "guide in fp64" else torch.float32
+    sides = -documents.to(kind), twice.to(kind)
+    limits = {"guide": Guide(*sides, rule)} if "guide" in name else {"false_negatives": rule}
+    monkeypatch.setattr(strip_triton, "strip", CutToTf32())
+    options = ContrastiveOptions(**limits, backend="triton")
+    masked = info_nce(sides[0].float(), sides[1].float(), scale=20.0, options=options).masked
+    assert masked == 40 * 78  # all but the positive and its duplicate
+
+
+def test_duplicates_of_the_positive_by_a_guide_in_fp64(option_cases):
+    """It is multiplied in fp32."""
+    documents = option_cases.vectors(1, 40, 200)
+    queries, twice = documents + 0.1 * option_cases.vectors(2, 40, 200), torch.cat([documents, documents])
+    options = ContrastiveOptions(guide=Guide(queries, twice), backend="triton", precision="ieee")
+    assert info_nce(queries.float(), twice.float(), scale=20.0, options=options).masked == 0
+
+
+@pytest.mark.parametrize(("temperature", "lost"), [(0.02, 0.021), (0.005, 0.081)])
+def test_what_tf32_costs_is_as_documented(monkeypatch, option_cases, temperature, lost):
+    """Each query has one negative, a duplicate of its positive at cosine 0.6: it would count exactly 1."""
+    queries, other = option_cases.vectors(1, 64, 384), option_cases.vectors(2, 64, 384)
+    across = normalize(other - (other * queries).sum(1, keepdim=True) * queries, dim=1)
+    documents = 0.6 * queries + 0.8 * across
+    operands = queries.float(), torch.cat([documents, documents]).float()
+    groups = torch.arange(64)
+    monkeypatch.setattr(strip_triton, "strip", CutToTf32())
+    options = ContrastiveOptions(
+        query_groups=groups, document_groups=torch.cat([groups, groups]), backend="triton", reduction="none"
+    )
+    loss = info_nce(*operands, scale=1 / temperature, options=options).loss
+    assert float(loss.double().expm1().mean()) == pytest.approx(1 - lost, abs=0.003)
+
+
+@pytest.mark.parametrize("context", ["autocast", "inference_mode", "strided", "compiled"])
+def test_contexts(option_cases, gradients, context):
+    """As without, bit by bit, forward and where there is one backward."""
+    options = ContrastiveOptions(backend="triton", prefixes=(16, DIMENSION))
+    operands = [option_cases.vectors(seed, rows, DIMENSION).float() for seed, rows in ((3, 20), (4, 50))]
+
+    def step(queries, documents):
+        return info_nce(queries * 1.5, documents, scale=20.0, options=options).loss
+
+    expected = gradients(step, *operands)
+    if context == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            found = gradients(step, *operands)
+    elif context == "inference_mode":
+        with torch.inference_mode():
+            found, expected = step(*operands), expected[0]
+    elif context == "strided":
+        wide = [torch.cat([side, side], dim=1).T.contiguous().T[:, :DIMENSION] for side in operands]
+        assert not any(side.is_contiguous() for side in wide)
+        leaves = [side.requires_grad_() for side in wide]
+        loss = step(*leaves)
+        found = [loss.detach(), *torch.autograd.grad(loss, leaves)]
+    else:
+        found = gradients(torch.compile(step, backend="aot_eager", fullgraph=True), *operands)
+    assert_close(found, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2)])
-def test_every_option_with_next_to_nothing(option_cases, gradients, rows, columns):
+def test_every_option_with_next_to_nothing(option_cases, gradients, without_slack, rows, columns):
     exact = (
         option_cases.vectors(3, rows, DIMENSION),
         option_cases.vectors(4, columns, DIMENSION),

@@ -209,6 +209,34 @@ def test_approximate_recall_is_as_expected(embeddings):
     assert_close(found.scores.double(), scores, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dimension", [1000, 4096])
+def test_many_dimensions(embeddings, dtype, dimension):
+    """1000 is no multiple of a step of either kernel, nor of a GPU's tiles."""
+    queries, corpus = embeddings(9, dimension, 1, dtype), embeddings(200, dimension, 2, dtype)
+    check_by_fp64(queries, corpus, 7)
+
+
+def test_more_blocks_than_a_grid_has_on_its_second_axis(monkeypatch):
+    """Then fewer slots are dealt out, and candidates are scored piece by piece."""
+    monkeypatch.setattr(launch, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(with_triton, "MOST_BLOCKS", 2)
+    grids = []
+
+    class Watched:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return self.kernel[grid]
+
+    for name in ("lane_bins", "rescore"):
+        monkeypatch.setattr(launch, name, Watched(getattr(launch, name)))
+    check(whole_numbers(5, 1), whole_numbers(500, 2), 40)
+    assert len(grids) > 2 and all(second <= 2 for _, second in grids)
+
+
 def test_strided_corpus():
     check(whole_numbers(8, 2), whole_numbers(200, 1)[::2], 7)
     check(whole_numbers(8, 2), whole_numbers(3, 1, dimension=100).T, 7)
@@ -219,5 +247,5 @@ def test_strided_corpus():
 def test_values_that_make_no_scores(value, mode):
     corpus = torch.ones(3, 4)
     corpus[1, 2] = value
-    with pytest.raises(ValueError, match="NaN, infinite or too large"):
+    with pytest.raises(ValueError, match=r"corpus must be finite, but has NaN or infinite values .*3, 4"):
         nearest_neighbours(torch.ones(2, 4), corpus, 1, options=replace(TRITON, mode=mode))

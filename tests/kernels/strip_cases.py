@@ -215,6 +215,20 @@ def test_negatives_far_above_the_positive(gain, flags):
     assert gain < 100 or (offsets > preferred)[:, 40:].any()
 
 
+@pytest.mark.parametrize("gain", [2.0**-24, 2.0**24])
+@pytest.mark.parametrize("flags", [(), ("threshold", "ids"), FLAGS])
+def test_the_least_and_largest_scales(gain, flags):
+    """What is left out is 0, and no exponential overflows."""
+    term = make_term(70, 130, 64, flags, gain=gain)
+    preferred = own_logits(term)
+    preferred[:, ::2] = -(2.0**30)
+    strips = TritonStrips(term, "ieee")
+    entries = torch.empty(len(term.prefixes), 70, 130)
+    filled = strips.fill(0, 70, preferred, entries)
+    assert filled.total.isfinite().all() and entries.isfinite().all()
+    assert not entries[~kept(term, similarities(term))].any()
+
+
 def test_an_offset_is_raised_only_where_the_sum_could_overflow():
     term = make_term(64, 100, 32, gain=60.0)
     assert torch.equal(check(term, torch.zeros(1, 64)), torch.zeros(1, 64))
@@ -324,15 +338,59 @@ def test_tuned_tiles_share_the_slots_of_the_partial_sums(monkeypatch):
     # A tile of 64 columns fills one slot of 16 and clears three, whatever stood there.
     monkeypatch.setattr(strip_triton, "autotuning", lambda: True)
     monkeypatch.setattr(strip_triton, "TUNED_SLOT", 16)
-    monkeypatch.setattr(strip_triton, "tuned_strip", lambda: _WithTiles())
+    monkeypatch.setattr(strip_triton, "tuned_strip", lambda: _WithTiles([]))
     check(make_term(50, 150, 40, ("threshold", "ids")))
 
 
+def test_tuning_tells_masks_apart_and_leaves_out_the_search_for_maxima(monkeypatch):
+    """Ids, groups and owners are two int32 tensors each: by their types they are one kernel."""
+    launches = []
+    monkeypatch.setattr(strip_triton, "autotuning", lambda: True)
+    monkeypatch.setattr(strip_triton, "TUNED_SLOT", 16)
+    monkeypatch.setattr(strip_triton, "tuned_strip", lambda: _WithTiles(launches))
+    seen = set()
+    for name in ("none", "ids", "groups", "owners"):
+        launches.clear()
+        check(make_term(20, 70, 40, (name,)))
+        keys = {tuple(str(launch[key]) for key in strip_tuning.KEY) for launch in launches}
+        assert len(keys) == 2  # with a strip, and sums alone; not the search for the largest
+        assert not keys & seen
+        seen |= keys
+
+
 class _WithTiles:
+    def __init__(self, launches):
+        self.launches = launches
+
     def __getitem__(self, grid):
-        return lambda *arguments, **named: strip[grid](
-            *arguments, **named, BLOCK_M=32, BLOCK_N=64, BLOCK_K=32, num_warps=4, num_stages=1
-        )
+        def launch(*arguments, **named):
+            self.launches.append(named)
+            strip[grid](*arguments, **named, BLOCK_M=32, BLOCK_N=64, BLOCK_K=32, num_warps=4, num_stages=1)
+
+        return launch
+
+
+def test_mixing_in_parts(monkeypatch):
+    """Where the rows are too many for one grid."""
+    term = make_term(100, 70, 48, ("prefixes",))
+    strips = TritonStrips(term, "ieee")
+    found, grids = [], []
+
+    class Watched:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return mix[grid]
+
+    mix = strip_triton.mix
+    monkeypatch.setattr(strip_triton, "mix", Watched())
+    for most in (1 << 20, 32):
+        monkeypatch.setattr(strip_triton, "MOST_MIXED", most)
+        entries = torch.empty(3, 100, 70)
+        offset = strips.fill(0, 100, own_logits(term), entries).offset
+        found.append([*strips.mix(0, 100, entries, torch.ones_like(offset), offset), entries])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
+    assert [rows for _, rows in grids] == [4, 1, 1, 1, 1]
 
 
 @settings(max_examples=15, deadline=None)

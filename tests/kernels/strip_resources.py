@@ -51,6 +51,7 @@ class Case:
         columns: of the strip.
         padding: room between the rows of the strip.
         guide: dtype of the guide's embeddings; by default that of the others.
+        ids: of each query; a document has 2, or 1 where a query has 1. Other code is made for 1, and for 16.
     """
 
     capability: int
@@ -63,12 +64,14 @@ class Case:
     columns: int = 512
     padding: int = 0
     guide: str = ""
+    ids: int = 4
 
     def __str__(self) -> str:
         precision = f" {self.precision}" if "fp32" in (self.dtype, self.guide) else ""
         guide = f"+{self.guide}" if self.guide else ""
         sizes = f"{self.rows}x{self.columns}+{self.padding}x{self.dimension}"
-        return f"sm_{self.capability} {self.masks} {self.launch} {self.dtype}{guide}{precision} {sizes}"
+        ids = "" if self.ids == 4 else f" {self.ids} per query"
+        return f"sm_{self.capability} {self.masks} {self.launch} {self.dtype}{guide}{precision} {sizes}{ids}"
 
 
 def all_cases() -> list[Case]:
@@ -89,6 +92,11 @@ def all_cases() -> list[Case]:
             for precision in ("tf32", "ieee")
         ]
         found += [Case(capability, "guide", guide="fp32")]
+        found += [Case(capability, masks, launch) for masks in KINDS for launch in ("sums", "largest")]
+        found += [
+            Case(capability, masks, dtype="fp16", dimension=384) for masks in FLAGS if masks not in KINDS
+        ]
+        found += [Case(capability, masks, ids=ids) for masks, ids in (("ids", 1), ("ids", 16), ("nested", 1))]
     return list(dict.fromkeys(found))
 
 
@@ -135,8 +143,8 @@ def make_term(case: Case) -> Term:
     own = torch.zeros(rows, 1, dtype=torch.int64)
     one, other = Rows(left, own), Columns(right)
     if "ids" in flags:
-        one = replace(one, ids=own.new_zeros(rows, 4))
-        other = replace(other, ids=own.new_zeros(columns, 2))
+        one = replace(one, ids=own.new_zeros(rows, case.ids))
+        other = replace(other, ids=own.new_zeros(columns, min(2, case.ids)))
     if "groups" in flags:
         one, other = replace(one, groups=own[:, 0]), replace(other, groups=own.new_zeros(columns))
     if "owners" in flags:

@@ -195,6 +195,17 @@ def test_upstream_gradient_and_second_backward_of_the_same_graph(embeddings):
     assert_close(queries.grad, 2 * expected, **EXACT)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_upstream_gradient_is_multiplied_in_place_unless_the_graph_is_kept(embeddings, kept):
+    queries, documents = embeddings(6, 4, 1).requires_grad_(), embeddings(8, 4, 2)
+    loss = info_nce(queries, documents, scale=20.0).loss
+    made = loss.grad_fn.saved_tensors[0]
+    expected = made * -3
+    (found,) = torch.autograd.grad(loss, queries, torch.tensor(-3.0).double(), retain_graph=kept)
+    assert_close(found, expected, rtol=0, atol=0)
+    assert (found.data_ptr() == made.data_ptr()) != kept
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_second_derivative_is_refused(embeddings, reduction):
     queries = embeddings(3, 4, 1).requires_grad_()

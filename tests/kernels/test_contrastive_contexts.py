@@ -8,6 +8,8 @@ from retrofit_kernels import ContrastiveOptions, Guide, Threshold, info_nce
 from retrofit_kernels._loss import operation
 from retrofit_kernels.contrastive import operands_of, settings_of
 from retrofit_kernels.reference import reference_info_nce
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
 from torch.testing import assert_close
 
 
@@ -72,6 +74,26 @@ def test_compiled_through_autograd(embeddings, gradients):
     operands = embeddings(6, 8, 1), embeddings(9, 8, 2), torch.tensor(20.0, dtype=torch.float64)
     compiled = torch.compile(step, backend="aot_eager")
     assert_close(gradients(compiled, *operands), gradients(step, *operands))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compiled_once_for_all_sizes_of_a_batch(embeddings, gradients, reduction):
+    """The second size makes torch.compile take them for any number; then no other one compiles again."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    def step(queries, documents, scale):
+        chosen = ContrastiveOptions(reduction=reduction)
+        return info_nce(queries * 1.5, documents, scale=scale, options=chosen).loss.sum()
+
+    compiled = torch.compile(step, backend=aot_autograd(fw_compiler=backend), fullgraph=True)
+    for rows in (6, 7, 9, 12, 15):
+        operands = embeddings(rows, 8, 1), embeddings(2 * rows, 8, 2), torch.tensor(20.0).double()
+        assert_close(gradients(compiled, *operands), gradients(step, *operands))
+    assert len(graphs) <= 4  # forward and backward, of one size and of any
 
 
 def test_compiled_with_options_that_change(embeddings):

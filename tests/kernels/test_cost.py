@@ -1,10 +1,13 @@
 """The cost model against figures worked out by hand from the data sheets."""
 
+from dataclasses import replace
+
 import pytest
 from retrofit_kernels.cost import CARDS, PEAK, Shares, find_card, loss_cost, neighbours_cost
 from retrofit_kernels.occupancy import MULTIPROCESSORS, occupancy
 
 SHAPE = (32768, 32768, 768, "bfloat16")
+NO_BF16 = replace(CARDS["a100"], bfloat16=None)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,17 @@ def test_fp32_is_multiplied_as_tf32_with_a_strip_twice_as_large():
     assert cost.strip_bytes == 4096 * 4096 * 4
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_older_cards_multiply_in_fp32_whatever_the_embeddings_are(dtype):
+    """Loss and search take plain torch there, which converts 16 bits to fp32."""
+    cost = loss_cost(4096, 4096, 768, dtype, "t4", shares=PEAK)
+    assert cost.arithmetic_seconds == pytest.approx(6 * 4096**2 * 768 / 8.1e12)
+    assert cost.strip_bytes == 4096 * 4096 * 4
+    search = neighbours_cost(1000, 1000, 768, dtype, "t4", k=1, shares=PEAK)
+    assert search.arithmetic_seconds == pytest.approx(2 * 1000**2 * 768 / 8.1e12)
+    assert search.bytes == 2 * 1000 * 768 * 4 + 1000 * 12
+
+
 def test_a_million_queries_in_a_million_documents():
     million = 10**6
     cost = neighbours_cost(million, million, 768, "bfloat16", "h100", k=100, shares=Shares(790 / 989.4, 0.9))
@@ -96,10 +110,23 @@ def test_occupancy(registers, shared, warps, capability, blocks, limit):
     assert found.share == blocks * warps / MULTIPROCESSORS[capability].warps
 
 
+def test_a_cost_tells_how_full_a_multiprocessor_is():
+    """On an H100 tiles of 128 × 256 in 8 warps, with three buffers of 48 KiB; elsewhere 128 × 128, with two."""
+    found = loss_cost(*SHAPE, "h100").occupancy
+    assert (found.blocks, found.limited_by, found.share) == (1, "registers", 8 / 64)
+    # that leaves room for no second one, however few registers a thread has
+    few = loss_cost(*SHAPE, "h100", registers=80, gradients=False).occupancy
+    assert (few.blocks, few.limited_by) == (1, "shared memory")
+    small = loss_cost(*SHAPE, "rtx4090", registers=120).occupancy
+    assert (small.blocks, small.limited_by) == (1, "shared memory")
+    assert loss_cost(*SHAPE, "t4").occupancy is None
+    assert neighbours_cost(*SHAPE, "h100", k=10).occupancy is None
+
+
 def test_every_card_is_complete():
     for card in CARDS.values():
-        assert card.capability in MULTIPROCESSORS
-        assert card.source
+        assert card.float32 <= (card.tf32 or card.float16)
+        assert card.capability in MULTIPROCESSORS and card.source
         assert card.bfloat16 is None or card.tf32 == pytest.approx(card.bfloat16 / 2, rel=0.01)
 
 
@@ -107,7 +134,7 @@ def test_every_card_is_complete():
     ("call", "words"),
     [
         (lambda: find_card("h300"), "card must be one of rtx3090"),
-        (lambda: loss_cost(1, 1, 1, "bfloat16", "t4"), "dtype bfloat16 has no tensor cores on T4"),
+        (lambda: loss_cost(1, 1, 1, "bfloat16", NO_BF16), "dtype bfloat16 has no tensor cores on A100"),
         (lambda: loss_cost(0, 1, 1, "float16", "t4"), "rows must be at least 1"),
         (lambda: neighbours_cost(1, 1, 1, "int8", "l4", k=1), "dtype must be one of"),
         (lambda: occupancy(300, 0, 4, (8, 0)), "registers must be from 1 to 255"),

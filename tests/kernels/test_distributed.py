@@ -150,7 +150,9 @@ def work(rank: int, ranks: int, port: int) -> None:
         assert_close(gradients[2], expected[2], **EXACT)
     check_half_precision(rank, ranks)
     check_shared_parameter_under_ddp(rank, ranks)
-    check_unequal_widths(rank)
+    check_weights_with_a_scale_of_16_bits(rank, ranks)
+    check_what_differs_is_refused_everywhere(rank)
+    check_a_refusal_reaches_all(rank)
     # DDP's reducer stands in a reference cycle and holds the group: left to the interpreter's end, gloo's
     # threads would meet an interpreter that is gone, and abort the process (3 of 12 runs).
     gc.collect()
@@ -195,9 +197,62 @@ def check_shared_parameter_under_ddp(rank: int, ranks: int) -> None:
     assert_close(found, layer.weight.grad, **EXACT)
 
 
-def check_unequal_widths(rank: int) -> None:
-    with pytest.raises(ValueError, match="dimension must be the same on all ranks, but is"):
-        distributed_info_nce(torch.eye(2, 4 + rank), torch.eye(2, 4 + rank), scale=1.0)
+def check_weights_with_a_scale_of_16_bits(rank: int, ranks: int) -> None:
+    """Weights and their total stay in fp32: bf16 would round them, and fp16 ends at 65504."""
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in batch(ranks, {}).items()
+    }
+    tensors["weights"] = tensors["weights"] * 10007.3
+    own = share(tensors, ranks, rank)
+    for kind in (torch.bfloat16, torch.float16):
+        scale = torch.tensor(9.0, dtype=kind)
+        found, whole = (
+            function(
+                part["queries"], part["documents"], scale=scale, **arguments(part, {"weights": True})
+            ).loss
+            for function, part in ((distributed_info_nce, own), (info_nce, tensors))
+        )
+        assert_close(found, whole, rtol=1e-6, atol=0)
+
+
+def check_what_differs_is_refused_everywhere(rank: int) -> None:
+    """Rank 0 has the first of each pair, all others the second. Not agreed on, some of these would hang."""
+    ids, square = torch.arange(2), torch.eye(2, 4)
+    pairs = [
+        ("weights", {"weights": torch.ones(2)}, {}),
+        ("reduction", {"reduction": "none"}, {"reduction": "mean"}),
+        ("query_ids_per_query", {"query_ids": ids, "document_ids": ids}, {}),
+        ("groups", {"query_groups": ids, "document_groups": ids}, {}),
+        ("owners", {"owners": ids}, {}),
+        ("guide", {"guide": Guide(square, square)}, {}),
+        ("hardness", {"hardness": 1.0}, {"hardness": 2.0}),
+        ("prefixes", {"prefixes": (2, 4)}, {"prefixes": (1, 4)}),
+        ("false_negatives", {"false_negatives": Threshold(0.1)}, {}),
+    ]
+    for name, first, others in pairs:
+        options = ContrastiveOptions(**(others if rank else first))
+        with pytest.raises(
+            ValueError, match=f"^{name} must be the same on all ranks, but is .* rank {rank} "
+        ):
+            distributed_info_nce(square, square, scale=1.0, options=options)
+    wide, double = torch.eye(2, 4 + rank), square.to(torch.float32 if rank else torch.float64)
+    learning = square.clone().requires_grad_(rank > 0)
+    for name, queries in (("dimension", wide), ("dtype", double), ("requires_grad", learning)):
+        with pytest.raises(ValueError, match=f"^{name} must be the same on all ranks, but is"):
+            distributed_info_nce(queries, queries, scale=1.0)
+
+
+def check_a_refusal_reaches_all(rank: int) -> None:
+    """A check that fails on one process fails on all: the others do not wait for its tensors."""
+    for changes in ({"scale": -1.0}, {"queries": "text"}, {"positives": torch.tensor([0, 9])}):
+        given = {"queries": torch.eye(2, 4), "documents": torch.eye(2, 4), "scale": 1.0}
+        given |= {} if rank else changes
+        message = (
+            "^distributed_info_nce: rank 0 refused its arguments" if rank else f"^{next(iter(changes))} "
+        )
+        with pytest.raises((TypeError, ValueError), match=message):
+            distributed_info_nce(given.pop("queries"), given.pop("documents"), **given)
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

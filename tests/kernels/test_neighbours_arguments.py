@@ -75,8 +75,21 @@ def test_auto_takes_triton_from_compute_capability_8(monkeypatch, found):
 def test_values_that_make_no_scores(backend, value, broken):
     arguments = {"queries": torch.ones(2, 4), "corpus": torch.ones(3, 4)}
     arguments[broken][1, 2] = value
-    with pytest.raises(ValueError, match="NaN, infinite or too large"):
+    message = (
+        f"^{broken} must be finite, .* NaN or infinite values .shape .{len(arguments[broken])}, 4., .*cpu.$"
+    )
+    if value == 3e38:
+        message = (
+            r"queries \(shape \(2, 4\), .*\) and corpus \(shape \(3, 4\), .*\) hold too large values: .*unit"
+        )
+    with pytest.raises(ValueError, match=message):
         nearest_neighbours(**arguments, k=1, options=NeighbourOptions(backend=backend))
+
+
+def test_a_ceiling_that_is_no_number_is_refused():
+    ceiling = torch.tensor([torch.inf, torch.nan])
+    with pytest.raises(ValueError, match="ceiling must be numbers, but row 1 is NaN"):
+        nearest_neighbours(torch.eye(2, 4), torch.eye(3, 4), 1, options=NeighbourOptions(ceiling=ceiling))
 
 
 def test_without_faiss_its_import_fails(monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from retrofit_kernels import NeighbourOptions, nearest_neighbours
-from retrofit_kernels._search import with_torch
+from retrofit_kernels._search import stream, with_torch
 from retrofit_kernels._search.pool import Pool
 from retrofit_kernels._search.recall import expected_recall, slot_sizes
 from retrofit_kernels._search.stream import chunks, staged
@@ -163,6 +163,15 @@ def test_a_consumer_that_stops_early_leaves_no_thread():
     pieces = staged(torch.ones(8, 2), None, [(0, 4), (4, 8)], torch.device("cpu"))
     next(pieces)
     pieces.close()
+
+
+def test_memory_of_a_gpu_is_not_given_away_before_the_copy_into_it_is_done(monkeypatch):
+    """The allocator waits for streams that a tensor was recorded on, when it is freed."""
+    cuda = mock.Mock()
+    monkeypatch.setattr(stream.torch, "cuda", cuda)
+    monkeypatch.setattr(stream.torch, "empty", mock.Mock(side_effect=lambda *_, **__: mock.Mock()))
+    buffer = stream._Buffer(torch.ones(2, 3), 2, torch.device("cuda"))
+    buffer.resident.record_stream.assert_called_once_with(cuda.Stream.return_value)
 
 
 def test_an_error_while_reading_reaches_the_caller():

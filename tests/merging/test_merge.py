@@ -104,6 +104,7 @@ def test_the_scan(run, dev, bert_folder, tmp_path, capsys) -> None:
     assert main(words) == 0
     record = json.loads((tmp_path / "out" / "merging.json").read_text())
     assert [point["weight"] for point in record["scan"]] == [0.0, 0.5, 1.0]
+    assert record["origin"] == str(bert_folder) and record["origin_is_folder"]
     scores = [point["score"] for point in record["scan"]]
     assert len(set(scores)) > 1  # else nothing is picked
     assert record["weight"] == record["scan"][scores.index(max(scores))]["weight"]

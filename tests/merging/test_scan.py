@@ -2,11 +2,13 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from lit_retrofit.data.records import Document, Query, RetrievalSet
+from lit_retrofit.errors import UserError
 from lit_retrofit.merging import scan
-from lit_retrofit.merging.scan import Point, pick, scan_weights
+from lit_retrofit.merging.scan import Point, check_protectable, pick, scan_weights
 
 
 def points(*rows: tuple[float, float, float | None]) -> list[Point]:
@@ -35,6 +37,23 @@ def test_what_is_embedded_is_told_of_each_weight(monkeypatch) -> None:
 
     monkeypatch.setattr(scan, "embed_texts", embed)
     held_out = RetrievalSet("dev", (Query("q", "?"),), (Document("d", "!"),), {"q": {"d": 1}})
-    merged = SimpleNamespace(encoder=None, set_weight=lambda weight: None)
+    merged = SimpleNamespace(encoder=SimpleNamespace(device="cpu"), set_weight=lambda weight: None)
     scan_weights(merged, [0.5], held_out, None)  # type: ignore[arg-type]
     assert told == [f"weight {w}: {side}" for w in ("0", "0.5", "1") for side in ("queries", "documents")]
+
+
+def test_codes_are_compared_as_languages(monkeypatch) -> None:
+    """Trained on `deu_Latn`, a model is measured on `de`: no language is left to protect."""
+    queries = tuple(Query(f"q-{tag}", "?", tag) for tag in ("de", "en"))
+    corpus = tuple(Document(f"d-{tag}", "!", tag) for tag in ("de", "en"))
+    held_out = RetrievalSet("dev", queries, corpus, {f"q-{tag}": {f"d-{tag}": 1} for tag in ("de", "en")})
+    check_protectable(held_out, frozenset({"en-US"}), "en")
+    with pytest.raises(UserError, match="protect_untrained"):
+        check_protectable(held_out, frozenset({"en-US", "deu_Latn"}), "en")
+    monkeypatch.setattr(scan, "embed_texts", lambda encoder, texts, role, description: torch.eye(2, 4))
+    merged = SimpleNamespace(encoder=SimpleNamespace(device="cpu"), set_weight=lambda weight: None)
+    both, one = (
+        scan_weights(merged, [], held_out, frozenset(trained))[0].untrained  # type: ignore[arg-type]
+        for trained in ({"eng", "de-AT"}, {"eng"})
+    )
+    assert both is None and one == 1.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ class Fake(nn.Module):
     device = torch.device("cpu")
 
 
+@cache
 def vector(text: str) -> list[float]:
     numbers = [random.Random(f"{text} {i}").gauss(0.5, 1) for i in range(8)]
     length = sum(x * x for x in numbers) ** 0.5
@@ -152,6 +155,56 @@ def test_a_beir_folder_brings_its_corpus(embedded, tmp_path):
     options = {"relative_margin": None, "skip_invalid": True}
     summary = mine("m", data=str(folder), output=tmp_path / "mined.jsonl", **options)
     assert summary.documents == 30 and summary.negatives == 4 and summary.records.skipped == 1
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """1280 documents, 80 of them German: an index of several lists, once it takes so few."""
+    monkeypatch.setattr("lit_retrofit.retrieval.approximate.LEAST_TRAINED", 300)
+    file = tmp_path / "many.jsonl"
+    rows = [
+        {"query": f"query {i}", "positive": f"text {i}", "language": ("de", "en")[i % 16 > 0]}
+        for i in range(1280)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+NEAREST = {"relative_margin": None, "sampling": "top", "per_query": 3, "rank_window": 3, "min_negatives": 0}
+
+
+def texts_of(path):
+    return [[document.text for document in record.negatives] for record in read_records(path)[0]]
+
+
+def test_what_an_index_proposes_is_ranked_by_the_exact_scores(embedded, many, tmp_path, capsys):
+    options = NEAREST | {"data": str(many), "skip_ranks": 2}
+    summary = mine("m", output=tmp_path / "pq.jsonl", index="ivfpq", candidates=200, **options)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"m: index ivfpq, \d+ of 20 lists: finds 0\.\d+ of the 200 nearest", printed)
+    assert 0.5 < summary.recall["m"] < 1  # eight numbers in two bytes
+    mine("m", output=tmp_path / "exact.jsonl", index="exact", **options)
+    found, exact = texts_of(tmp_path / "pq.jsonl"), texts_of(tmp_path / "exact.jsonl")
+    same = sum(a == b for a, b in zip(found, exact, strict=True))
+    assert same > 0.9 * len(exact)  # of all, the places 3 to 5: whatever the codes rank first
+
+
+@pytest.mark.parametrize("pool", ["language", "other"])
+def test_the_recall_of_an_index_is_that_of_the_search_within_the_scope(
+    embedded, many, tmp_path, capsys, pool
+):
+    options = NEAREST | {"data": str(many), "pool": pool, "per_query": 20, "rank_window": 20}
+    summary = mine("m", output=tmp_path / "ivf.jsonl", index="ivf", candidates=20, **options)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"of the 20 nearest documents of an exact search (pool '{pool}')" in printed
+    mine("m", output=tmp_path / "exact.jsonl", index="exact", **options)
+    records = read_records(tmp_path / "ivf.jsonl")[0]
+    for record in records:
+        assert {(d.language == record.language) for d in record.negatives} == {pool == "language"}
+    found, exact = texts_of(tmp_path / "ivf.jsonl"), texts_of(tmp_path / "exact.jsonl")
+    shares = [len({*a} & {*b}) / 20 for a, b in zip(found, exact, strict=True)]
+    assert summary.recall["m"] == pytest.approx(sum(shares) / len(shares), abs=0.05)
+    assert summary.recall["m"] >= 0.95
 
 
 def test_mining_again_replaces_the_negatives_of_the_first_time(embedded, pairs, tmp_path):

@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 
+from lit_retrofit.cli import main
 from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.teacher import Teacher
 from lit_retrofit.errors import UserError
@@ -18,7 +19,7 @@ from lit_retrofit.mining import cached_scores, searching
 from lit_retrofit.mining.mine import mine
 from lit_retrofit.model.cross_encoder import CrossEncoder
 from lit_retrofit.model.loading import load_encoder
-from lit_retrofit.retrieval import cached
+from lit_retrofit.retrieval import cached, workers
 from lit_retrofit.retrieval.embed import embed_texts
 
 OPTIONS = {"relative_margin": None, "per_query": 3, "rank_window": 6, "precision": "fp32"}
@@ -137,6 +138,30 @@ def test_an_index_tells_its_recall(bert_folder, pairs, tmp_path, monkeypatch, ca
     ):
         assert {document.id for document in found.negatives} == {document.id for document in exact.negatives}
         assert found.negative_scores == pytest.approx(exact.negative_scores, abs=2e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_mine_what_one_does(bert_folder, tmp_path, monkeypatch):
+    """Of two pieces of work one is left to the other process, which the command starts."""
+    pairs, started = tmp_path / "pairs.jsonl", []
+    rows = [
+        {"query": f"what page {i}", "positive": f"the page {i} of {i % 7}"} for i in range(workers.CHUNK + 9)
+    ]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(workers.os, "cpu_count", lambda: 2)
+    plain = workers.mp.spawn
+    monkeypatch.setattr(workers.mp, "spawn", lambda *a, **o: started.append(o["nprocs"]) or plain(*a, **o))
+    words = ["mine", str(bert_folder), "--data", str(pairs), "--precision", "fp32", "--min_negatives", "0"]
+    for processes in ("1", "2"):
+        output = tmp_path / f"{processes}.jsonl"
+        assert main([*words, "--output", str(output), "--processes", processes]) == 0
+    assert started == [1, 1]  # beside the command's own, for the queries and for the documents
+    one, two = (read_records(tmp_path / f"{processes}.jsonl")[0] for processes in "12")
+    assert len(one) == len(two) == len(rows)
+    for left, right in zip(one, two, strict=True):
+        assert left.positive_scores == pytest.approx(right.positive_scores, abs=2e-5)
+    same = sum(a.negatives == b.negatives for a, b in zip(one, two, strict=True))
+    assert same > 0.98 * len(one)  # near ties change places with the last bits
 
 
 def test_a_wrong_cross_encoder_is_told_before_the_texts_are_embedded(bert_folder, pairs, tmp_path, embedded):

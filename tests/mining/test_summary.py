@@ -48,8 +48,8 @@ def test_examples_run_from_the_narrowest_gap_to_the_widest():
     assert [example.query for example in examples(records[:1])] == ["q0"]
 
 
-def test_prints_counts_and_texts_as_they_are():
-    record = mined("a [bold] query", [0.9], [0.7])
+def test_prints_counts_and_texts_as_text():
+    record = mined("a [bold] query\x1b[2J \u202eback", [0.9], [0.7])
     summary = MiningSummary(
         started=0.0,
         seconds=3.2,
@@ -85,6 +85,7 @@ def test_prints_counts_and_texts_as_they_are():
     console = Console(record=True, width=120)
     show(summary, console)
     text = console.export_text()
+    assert "\x1b" not in text and "\u202e" not in text
     for expected in (
         "12345",
         "12344",
@@ -92,6 +93,8 @@ def test_prints_counts_and_texts_as_they_are():
         "relative_margin",
         "a [bold] query",
         "0.900 a [bold]",
+        "<U+001B>[2J",
+        "<U+202E>back",
         "out.jsonl",
     ):
         assert expected in text
@@ -104,3 +107,11 @@ def test_records_with_too_few_negatives_are_listed_fewest_first(monkeypatch):
     records.append(mined("one more", [0.9], [0.7]))
     listed = [(record.query, record.negatives) for record in too_few(records, 2)]
     assert listed == [("none", 0), ("one", 1)]
+
+
+def test_the_summary_holds_beginnings_of_texts():
+    record = mined("ten megabytes " * 700_000, [0.9], [0.7])
+    (example,), (few,) = examples([record]), too_few([record], 2)
+    for text in (example.query, example.positive, example.negative, few.query):
+        assert text.startswith("ten megabytes") and len(text) < 400
+        assert "characters)" in text  # and says how many there are

@@ -93,6 +93,16 @@ def test_a_directory_without_a_config(copy, tmp_path) -> None:
         build(tmp_path / "empty")
 
 
+def test_a_run_without_a_checkpoint(tmp_path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match="a run that has saved no checkpoint yet; wait for"):
+        build(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-5.ckpt").touch()
+    with pytest.raises(UserError, match=r"without best.ckpt or last.ckpt; give .*step-5.ckpt"):
+        build(tmp_path)
+
+
 def test_a_directory_without_weights(copy) -> None:
     (copy / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -41,6 +41,7 @@ def test_a_card_is_a_prediction_and_this_machine_is_measured(plan, capsys) -> No
     card = plan("--model.encoder.lora.r=2")
     assert not card["measured"] and "prediction" in card["assumptions"][0]
     assert card["settings"]["precision"] == "bf16-mixed"
+    assert plan("--model.graph_memory=auto")["settings"]["graph_memory"] is None
     assert "a prediction" in " ".join(capsys.readouterr().out.split())
     cpu = plan("--trainer.precision=32-true", device="cpu")
     assert cpu["measured"] and cpu["time"]["total"] > 0

@@ -19,6 +19,12 @@ def test_blocks_split_trained_from_zero_shot(made):
     assert blocks["monolingual"].mean.delta == pytest.approx(0.075)
 
 
+def test_codes_are_compared_as_languages(made):
+    zero_shot = [t.zero_shot for t in compare(made.before, made.after, frozenset({"en", "de"})).tasks]
+    written = compare(made.before, made.after, frozenset({"en-GB", "deu_Latn"}))
+    assert [task.zero_shot for task in written.tasks] == zero_shot and any(zero_shot)
+
+
 def test_an_untrained_pivot_does_not_make_its_partners_zero_shot(made):
     comparison = compare(made.before, made.after, frozenset({"de"}))
     assert [task.name for task in comparison.tasks if task.zero_shot] == [
@@ -53,6 +59,7 @@ def edit(folder: Path, change):
         (lambda c: c.update(data="other"), r"data differs: data in .*before, other in .*after"),
         (lambda c: c["settings"].update(split="dev"), r"split differs: None in .*, dev in "),
         (lambda c: c["settings"].update(pivot="de"), r"pivot differs: en in .*, de in "),
+        (lambda c: c["settings"].update(candidates="a.trec"), r"candidates differs: None in .*, a.trec in "),
         (lambda c: c["tasks"].pop(3), r"after lacks tasks .*\(de → en\)"),
         (lambda c: c["tasks"].append(c["tasks"][0] | {"query_language": "x"}), r"before lacks .*\(x → de\)"),
         (lambda c: c["tasks"][2].update(queries=3), r"task tr → tr differs: 2 queries .*, 3 queries"),

@@ -87,3 +87,53 @@ def test_a_side_is_an_evaluation_or_a_run(run, monkeypatch):
     assert evaluation_of(run / "before") == (run / "before", None)
     write(run / "after" / "metrics.json", {"model": str(run / "fit")})
     assert evaluation_of(run / "after") == (run / "after", run / "fit")
+
+
+def test_a_folder_of_several_benchmarks_is_told(tmp_path):
+    write(tmp_path / "nano" / "nano-nq" / "metrics.json", {})
+    write(tmp_path / "nano" / "benchmarks.json", {})
+    with pytest.raises(UserError, match=r"nano: no evaluation, but a folder with 1 \(nano-nq\); give"):
+        evaluation_of(tmp_path / "nano")
+
+
+def merged(folder: Path, *models: str) -> Path:
+    """What `merge` leaves of one run or several: of one it has the training.json, but no log."""
+    write(folder / "merging.json", {"models": list(models)})
+    (folder / "checkpoints").mkdir()
+    if len(models) == 1:
+        write(folder / "training.json", {"data": {"sources": ["runs/elsewhere/mined.jsonl"]}})
+    return folder
+
+
+@pytest.mark.parametrize("model", ["runs/elsewhere/fit", "runs/elsewhere/fit/checkpoints/last.ckpt"])
+def test_of_a_merge_the_run_that_it_was_merged_from_counts(run, model):
+    merged(run / "merged", model)
+    write(run / "after" / "metrics.json", {"model": "runs/elsewhere/merged"})
+    assert locate(run).training == run / "fit" and locate(run / "merged").training == run.resolve() / "fit"
+    merged(run / "again", "runs/elsewhere/merged")  # a merge of the merge
+    write(run / "after" / "metrics.json", {"model": str(run / "again")})
+    assert locate(run).training == run / "fit"
+    assert evaluation_of(run / "after") == (run / "after", run / "fit")
+    write(run / "after" / "metrics.json", {"model": "runs/elsewhere/export"})
+    assert locate(run).training == run / "fit"  # the merges beside it are no runs of their own
+
+
+def test_a_merge_whose_run_is_gone_tells_what_was_trained_on(run):
+    merged(run / "merged", "runs/elsewhere/other")
+    write(run / "after" / "metrics.json", {"model": "runs/elsewhere/merged"})
+    assert locate(run).training == run / "merged"
+    merged(run / "itself", str(run / "itself"))
+    write(run / "after" / "metrics.json", {"model": str(run / "itself")})
+    assert locate(run).training == run / "itself"
+
+
+def test_of_a_merge_of_several_runs_one_is_named(run):
+    write(run / "again" / "training.json", {})
+    merged(run / "merged", "runs/elsewhere/fit", "runs/elsewhere/again", "some/hub-model")
+    write(run / "after" / "metrics.json", {"model": str(run / "merged")})
+    with pytest.raises(
+        UserError, match=r"merged was merged from several runs of fit \(fit, again\); .*--training"
+    ):
+        locate(run)
+    assert locate(run, training=run / "again").training == run / "again"
+    assert evaluation_of(run / "after") == (run / "after", None)

@@ -267,6 +267,10 @@ def as_run(made, name="runs"):
     return home
 
 
+MERGED = {"models": ["gone/fit"], "coefficients": [1.0], "method": "linear", "weight": 0.6, "scan": []}
+MERGED |= {"measure": "nDCG@10", "data": None, "seconds": 3.0}
+
+
 def command(*words):
     return main(["report", *map(str, words)])
 
@@ -296,6 +300,28 @@ def test_the_run_shows_its_environment_if_it_noted_it(made):
     (made.fit / "training.json").write_text(json.dumps(card))
     text = page_of(made, overwrite=True, price_per_hour=36.0).text
     assert "torch 9.9.9" in text and "Training 40 s 0.80" in text and "did not note" not in text
+
+
+def test_the_whole_configuration_is_folded_up(made):
+    assert "has no config.yaml" in page_of(made).text
+    (made.fit / "config.yaml").write_text("seed_everything: 7\ntrainer:\n  max_steps: 40  # <b>\n")
+    page = page_of(made, overwrite=True)
+    assert "seed_everything: 7 trainer: max_steps: 40 # <b>" in page.text and "has no config" not in page.text
+    assert page.tags.count("details") == 1 and ("details", "open", None) not in page.attributes
+
+
+def test_an_evaluated_merge_is_shown_with_the_curves_of_its_run(made):
+    home = as_run(made)
+    (home / "merged").mkdir()
+    shutil.copy(home / "fit" / "training.json", home / "merged")
+    (home / "merged" / "merging.json").write_text(json.dumps(MERGED))
+    content = json.loads((home / "after" / "metrics.json").read_text())
+    (home / "after" / "metrics.json").write_text(json.dumps(content | {"model": "gone/merged"}))
+    assert command(home, "--points", 0) == 0
+    text = read_page(home).text
+    assert "Training loss by step: from 3 to 1." in text and "kept no CSV log" not in text
+    assert "Weight against the base 0.6" in text
+    assert f"lit-retrofit export {home}/merged --output" in text
 
 
 def test_without_files_of_wandb_or_metrics_the_page_is_written(made):
@@ -389,8 +415,11 @@ def test_several_runs_beside_each_other(made):
     content = json.loads((other / "after" / "metrics.json").read_text())
     content["tasks"][0]["scores"]["nDCG@10"] = 0.9
     (other / "after" / "metrics.json").write_text(json.dumps(content))
+    (other / "fit" / "config.yaml").write_text("seed_everything: 3\n")
     assert command(home, other, "--output", made.out) == 0
     page = read_page(made.out)
+    assert "The whole configuration of <i>other: config.yaml seed_everything: 3" in page.text
+    assert "The run of runs has no config.yaml" in page.text
     assert "2 runs beside each other" in page.text
     assert "de 0.600 0.900 +0.300" in page.text
     assert "encoder.lora.r 16 64" in page.text

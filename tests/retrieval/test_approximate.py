@@ -7,7 +7,13 @@ import torch
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.retrieval import approximate
-from lit_retrofit.retrieval.approximate import ApproximateIndex, bytes_needed, choose_index, code_bytes
+from lit_retrofit.retrieval.approximate import (
+    ApproximateIndex,
+    bytes_needed,
+    choose_index,
+    code_bytes,
+    sample,
+)
 from lit_retrofit.retrieval.search import search
 
 CPU = torch.device("cpu")
@@ -31,7 +37,9 @@ def indexes(data):
 @pytest.mark.parametrize("name", ["ivf", "ivfpq"])
 def test_the_recall_told_is_the_share_found(data, indexes, name):
     queries, corpus = data
-    told = indexes[name].tune(queries, 10)
+    part = sample(len(queries))
+    measured = search(queries[part], corpus, 10).indices
+    told = indexes[name].tune(lambda: indexes[name].search(queries[part], 10), measured)
     exact = search(queries, corpus, 10).indices.tolist()
     found = indexes[name].search(queries, 10).tolist()
     share = sum(len(set(a) & set(b)) for a, b in zip(exact, found, strict=True)) / 4000
@@ -44,7 +52,8 @@ def test_looking_everywhere_finds_everything(data, monkeypatch):
     queries, corpus = data
     monkeypatch.setattr(approximate, "TARGET", 1.1)
     index = ApproximateIndex(corpus, "ivf", device=CPU)
-    assert index.tune(queries[:50], 20) == 1.0 and index.probes == index.lists
+    exact = search(queries[:50], corpus, 20).indices
+    assert index.tune(lambda: index.search(queries[:50], 20), exact) == 1.0 and index.probes == index.lists
     assert torch.equal(index.search(queries, 20), search(queries, corpus, 20).indices)
 
 
@@ -55,6 +64,13 @@ def test_only_what_is_allowed_is_found(data, indexes):
     assert (found >= 0).any(dim=1).all() and allowed[found[found >= 0]].all()
     nothing = indexes["ivf"].search(queries, 15, torch.zeros(len(corpus), dtype=torch.bool).numpy())
     assert (nothing == -1).all()
+
+
+def test_rows_that_no_search_can_find_do_not_count(indexes):
+    exact = torch.tensor([[3, 4, -1, -1], [5, -1, -1, -1], [-1, -1, -1, -1]])
+    found = torch.tensor([[4, 9, -1, -1], [5, -1, -1, -1], [-1, -1, -1, -1]])
+    assert indexes["ivf"].tune(lambda: found, exact) == pytest.approx(2 / 3)
+    assert indexes["ivf"].tune(lambda: found[2:], exact[2:]) == 1.0
 
 
 def test_auto_is_exact_until_it_is_large():

@@ -117,3 +117,19 @@ def test_mistakes_get_one_line(words, capsys, extra: list[str], part: str) -> No
     assert main([*words, *extra]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-retrofit")]
     assert len(errors) == 1 and part in errors[0]
+
+
+def test_queries_and_documents_are_embedded_in_one_precision(words, capsys, monkeypatch) -> None:
+    from lit_retrofit.retrieval import cached
+    from lit_retrofit.side_by_side import ranking
+
+    asked = []
+
+    def embed(encoder, texts, role, *, precision="fp32", **options):
+        asked.append((role, precision))
+        return embed_texts(encoder, texts, role, precision=precision, **options)
+
+    for module in (cached, ranking):
+        monkeypatch.setattr(module, "embed_texts", embed)
+    assert main([*words, "--query", "x", "--precision", "bf16"]) == 0
+    assert asked == [("document", "bf16"), ("query", "bf16")]

@@ -75,6 +75,8 @@ MISTAKES = {
     "logarithm": ({"parameters": {"x": {"min": 0, "max": 1, **LOGARITHMIC}}}, "above 0"),
     "distribution": ({"parameters": {"x": {"min": 0, "max": 1, "distribution": "beta"}}}, "'beta'"),
     "shares": ({"parameters": {"x": {"values": [1, 2], "probabilities": [0.5, 0.4]}}}, "1 together"),
+    "project": ({"project": 5}, "field 'project' is 5"),
+    "entity": ({"entity": ""}, "field 'entity' is ''"),
     "typo": ({"parameters": {"x": {"vaules": [1]}}}, "'vaules'"),
 }  # fmt: skip
 
@@ -96,9 +98,44 @@ def test_files_that_are_none(tmp_path) -> None:
             read_sweep(tmp_path / "s.yaml")
 
 
+def test_project_and_entity_are_read(tmp_path) -> None:
+    sweep = read_sweep(written(tmp_path, project="mine", entity="us"))
+    assert (sweep.project, sweep.entity) == ("mine", "us")
+    assert (read_sweep(written(tmp_path)).project, read_sweep(written(tmp_path)).entity) == (None, None)
+
+
+SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_wandbs_own_agent_starts_fit_with_the_trials_words(file: Path, tmp_path, monkeypatch) -> None:
+    """The server hands the file's `program` on to the agent, which needs one whatever the command is."""
+    from wandb import wandb_agent
+
+    started = []
+    monkeypatch.setattr(
+        wandb_agent, "AgentProcess", lambda command, **_: started.append(command) or Started()
+    )
+    for name, value in (("DIR", str(tmp_path)), ("SWEEP_ID", "s"), ("RUN_ID", ""), ("SWEEP_PARAM_PATH", "")):
+        monkeypatch.setenv(f"WANDB_{name}", value)  # the agent sets the last two itself
+    content = yaml.safe_load(file.read_text())
+    values = {parameter.name: parameter.examples[0] for parameter in read_sweep(file).parameters}
+    agent = wandb_agent.Agent(api=None, queue=None, sweep_id="s")
+    agent._sweep_command = content["command"]
+    order = {"type": "run", "run_id": "r", "args": {name: {"value": value} for name, value in values.items()}}
+    given = {"program": content["program"]} if "program" in content else {}
+    assert agent._process_command({**order, **given})["result"] is None and len(started) == 1
+    env, *words = started[0]
+    assert Path(env).name == "env" and words[:3] == ["lit-retrofit", "fit", "--config"]
+    assert (ROOT / words[3]).is_file() and words[4:] == words_of(values)
+
+
+class Started:
+    """A trial's process."""
+
+
 def test_shipped_sweeps_are_read_and_name_their_file() -> None:
-    files = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
-    assert len(files) >= 4
-    for file in files:
+    assert len(SHIPPED) >= 4
+    for file in SHIPPED:
         sweep = read_sweep(file)
         assert sweep.name == file.stem and sweep.metric == "val/nDCG@10" and sweep.maximize

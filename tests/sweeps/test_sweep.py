@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from lit_retrofit.cli import main
+from lit_retrofit.sweeps.space import Sweep
 from lit_retrofit.sweeps.trials import Trials, best_value
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +156,8 @@ REFUSED = {
     "value": ({"data.sampling.batch_size": {"values": [4, "many"]}}, {}, "does not take 'many'"),
     "output": ({"output": {"values": ["a", "b"]}}, {}, "'output' is the sweep's own"),
     "config": ({"seed_everything": {"value": 1}}, {"command": [*NO_FILE, "${args}"]}, "no.yaml"),
+    "no log": ({"trainer.logger": {"values": [True, False]}}, {}, "trainer.logger is set"),
+    "trial run": ({"trainer.fast_dev_run": {"value": True}}, {}, "trainer.fast_dev_run is set"),
     "endless": ({"seed_everything": {"min": 1, "max": 9}}, {"method": "random"}, "run_cap"),
 }  # fmt: skip
 
@@ -169,6 +172,79 @@ def test_what_cannot_run_is_refused_before_the_first_trial(
     error = capsys.readouterr().err
     assert part in error.splitlines()[-1] and error.count("error:") == 1
     assert not started and not (tmp_path / "out").exists()
+
+
+OWN = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "elsewhere"}}
+
+
+@pytest.mark.parametrize("logger", [False, OWN, [OWN]], ids=["none", "own", "list"])
+def test_a_config_without_the_log_that_ranks_is_refused(write, started, tmp_path, capsys, logger) -> None:
+    words = write({"seed_everything": {"value": 1}})
+    config = yaml.safe_load((tmp_path / "base.yaml").read_text())
+    config["trainer"]["logger"] = logger
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(config))
+    assert main(words) == 2
+    assert "trainer.logger is set, by a config or as a parameter" in last_error(capsys)
+    assert not started and not (tmp_path / "out").exists()
+
+
+def environment(monkeypatch, sweep: Sweep, folder: Path, *, wandb: bool, **own: str) -> dict[str, str]:
+    """What W&B's client reads of a trial's environment."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    seen: list[dict[str, str]] = []
+
+    class Process:
+        def __init__(self, command, *, env, **options):
+            seen.append(env)
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    Trials(sweep, folder.parent, wandb=wandb)._start(folder, {})
+    return {name: value for name, value in seen[0].items() if name.startswith("WANDB_")}
+
+
+def test_trials_are_grouped_and_named(tmp_path, monkeypatch) -> None:
+    sweep = Sweep(Path("s.yaml"), "tiny", "grid", "m", True, (), (), None, project="mine", entity="us")
+    folder = tmp_path / "trial-003-1f2e3d4c"
+    names = {"WANDB_RUN_GROUP": "tiny", "WANDB_NAME": "trial-003-1f2e3d4c"}
+    of_file = {"WANDB_PROJECT": "mine", "WANDB_ENTITY": "us"}
+    assert environment(monkeypatch, sweep, folder, wandb=True) == names | of_file
+    own = {"WANDB_PROJECT": "theirs", "WANDB_MODE": "offline"}  # they win, as with `wandb sweep`
+    assert environment(monkeypatch, sweep, folder, wandb=True, **own) == names | of_file | own
+    silent = Sweep(Path("s.yaml"), "tiny", "grid", "m", True, (), (), None)
+    assert environment(monkeypatch, silent, folder, wandb=True) == names
+    assert environment(monkeypatch, sweep, folder, wandb=False) == {}
+
+
+@pytest.mark.slow
+def test_trials_are_logged_to_wandb_each_with_its_own_configuration(write, tmp_path, monkeypatch) -> None:
+    """Lightning #16836: the command line's configuration and that of W&B's logger clash."""
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("WANDB_API_KEY", "WANDB_PROJECT", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "kernels")]))
+    rates = [0.0123, 0.0456]
+    parameters = {"model.optimizer.learning_rate": {"values": rates}}
+    words = write(parameters, project="my-project", entity="my-team")
+    assert main([*words, "--wandb", "true"]) == 0
+    trials = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert len(trials) == 2
+    for trial, rate in zip(trials, rates, strict=True):
+        config = yaml.safe_load((trial / "config.yaml").read_text())
+        assert config["model"]["optimizer"]["learning_rate"] == rate
+        assert json.loads((trial / "trial.json").read_text())["score"] is not None
+        (log,) = (trial / "wandb").glob("offline-run-*/*.wandb")
+        content = log.read_bytes()
+        assert all(name.encode() in content for name in ("tiny", trial.name, "my-project", "my-team"))
+        assert [str(other).encode() in content for other in rates] == [other == rate for other in rates]
 
 
 def test_a_metric_that_is_not_logged(tmp_path) -> None:

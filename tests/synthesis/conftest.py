@@ -71,7 +71,7 @@ Behaviour = Callable[[int, dict[str, Any]], tuple[int, dict[str, str], Any]]
 
 
 class FakeEndpoint:
-    """Counts requests; ``behave`` turns (number, body) into (status, headers, body)."""
+    """Counts requests; ``behave`` turns (number, body) into (status, headers, body). Status 0 hangs up."""
 
     completion, good, written = staticmethod(completion), staticmethod(good), staticmethod(written)
 
@@ -104,6 +104,9 @@ def fake(monkeypatch) -> Iterator[FakeEndpoint]:
             status, headers, response = state.answer(
                 body | {"path": self.path}, {n.lower(): v for n, v in self.headers.items()}
             )
+            if not status:
+                self.close_connection = True
+                return
             content = response if isinstance(response, bytes) else json.dumps(response).encode()
             try:
                 self.send_response(status)

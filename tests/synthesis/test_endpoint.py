@@ -11,14 +11,16 @@ import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
+import httpx
 import pytest
 
 from lit_retrofit.cli import main
 from lit_retrofit.data.formats import read_records
-from lit_retrofit.errors import UserError
-from lit_retrofit.synthesis.answers import Failure, Request
+from lit_retrofit.errors import Interrupted, UserError
+from lit_retrofit.synthesis.answers import Request
+from lit_retrofit.synthesis.asking import Signals
 from lit_retrofit.synthesis.generators.connection import EndpointOptions
-from lit_retrofit.synthesis.generators.endpoint import Endpoint
+from lit_retrofit.synthesis.generators.endpoint import Endpoint, _was_sent
 from lit_retrofit.synthesis.generators.retries import may_pass_later, seconds_to_wait
 from lit_retrofit.synthesis.model_writer import PromptOptions
 from lit_retrofit.synthesis.spending import Prices, Purse
@@ -208,6 +210,7 @@ def test_nobody_listens(ask, corpus, tmp_path):
         synthesize(
             str(corpus), output=tmp_path / "o.jsonl", generator="endpoint", model="m",
             endpoint=EndpointOptions(url="http://127.0.0.1:9/v1", retries=0),
+            prices=Prices(input=1000.0, output=1000.0, limit=1.0),  # nothing was sent, so nothing is spent
         )  # fmt: skip
 
 
@@ -241,10 +244,17 @@ def test_requests_sent_again_keep_the_pace_too(ask, fake):
     assert time.monotonic() - started >= 9 * 0.05
 
 
-def test_requests_without_an_answer_are_held_against_the_limit_in_this_run_and_the_next(ask, fake):
-    fake.behave = lambda n, body: time.sleep(1.0) or fake.good(n, body)
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [("time-out", 200), ("broken connection", 0), ("status 502", 502), ("status 504", 504),
+     ("status 524", 524)],
+)  # fmt: skip
+def test_requests_without_an_answer_are_held_against_the_limit_in_this_run_and_the_next(
+    ask, fake, fault, status
+):
+    fake.behave = lambda n, body: time.sleep(1.0 if fault == "time-out" else 0.0) or (status, {}, {})
     dear = Prices(input=1000.0, output=1000.0, limit=1.0)  # enough for one request, not for two
-    for spent in ("time-out 1, spending limit 5", "spending limit 6"):
+    for spent in (f"{fault} 1, spending limit 5", "spending limit 6"):
         with pytest.raises(UserError, match=f"no record is left: {spent}"):
             ask(endpoint={"timeout": 0.2, "retries": 3, "concurrency": 1}, prices=dear)
         assert len(fake.bodies) == 1
@@ -257,8 +267,26 @@ def test_a_request_is_not_sent_again_after_a_signal(fake):
     results = list(
         endpoint.generate([Request("m", "Document: A chart", True, 9, 0.0, 0)], lambda: bool(fake.bodies))
     )
-    assert len(fake.bodies) == 1 and [type(result) for result in results] == [Failure]
+    assert len(fake.bodies) == 1 and results == []  # neither an answer nor a failure
     assert time.monotonic() - started < 10  # the endpoint said 30 seconds
+
+
+def test_requests_that_wait_when_a_signal_comes_are_no_failures(ask, fake, monkeypatch):
+    fake.behave = lambda n, body: (429, {"Retry-After": "30"}, {})
+    monkeypatch.setattr(Signals, "stopped", lambda self: len(fake.bodies) >= 8)
+    with pytest.raises(Interrupted, match="0 answers are kept"):  # not: 8 requests failed one after another
+        ask(endpoint={"concurrency": 8}, queries=2)
+
+
+@pytest.mark.parametrize(
+    ("cause", "sent"),
+    [(httpx.ConnectError, False), (httpx.ConnectTimeout, False), (httpx.PoolTimeout, False),
+     (httpx.ReadTimeout, True), (httpx.ReadError, True), (httpx.RemoteProtocolError, True)],
+)  # fmt: skip
+def test_a_connection_that_was_never_made_is_not_charged(cause, sent):
+    error = ConnectionError()
+    error.__cause__ = cause("")
+    assert _was_sent(error) is sent
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
@@ -103,6 +104,28 @@ def test_it_stops_between_batches(tiny):
     for answer in model.generate([request(prompt) for prompt in PROMPTS], lambda: len(seen) >= 2):
         seen.append(answer)
     assert len(seen) == 2
+
+
+def test_the_version_tells_other_weights_and_another_chat_form_but_no_copy(tiny, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def version():
+        return LocalModel(str(tmp_path / "llm"), LocalOptions(dtype="float32", device="cpu")).version
+
+    shutil.copytree(tiny, tmp_path / "llm")
+    first = version()
+    assert first == LocalModel(str(tiny), LocalOptions(dtype="float32", device="cpu")).version
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny), AutoTokenizer.from_pretrained(tiny)
+    model.lm_head.weight.data[5, 5] += 1
+    model.save_pretrained(tmp_path / "llm")
+    second = version()
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(tmp_path / "llm")
+    assert len({first, second, version()}) == 3
+    model.config._commit_hash = "4d3c2b1a" * 5
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: model)
+        assert version() == "4d3c2b1a4d3c2b1a"  # of the hub: nothing needs to be read for it
 
 
 @pytest.fixture(scope="module")

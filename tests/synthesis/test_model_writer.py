@@ -11,8 +11,8 @@ from lit_retrofit.data.formats import read_records
 from lit_retrofit.data.records import Document
 from lit_retrofit.errors import UserError
 from lit_retrofit.synthesis import synthesize as command
-from lit_retrofit.synthesis.answers import Answer
-from lit_retrofit.synthesis.documents import SourceDocument
+from lit_retrofit.synthesis.answers import Answer, Failure
+from lit_retrofit.synthesis.documents import DocumentOptions, SourceDocument
 from lit_retrofit.synthesis.filters import FilterOptions
 from lit_retrofit.synthesis.languages import known_languages, language_name
 from lit_retrofit.synthesis.model_writer import BrainstormOptions, PromptOptions
@@ -29,14 +29,19 @@ class Model:
     """Answers by what the prompt asks for; keeps the requests."""
 
     retried = 0
+    version = "first"
 
     def __init__(self):
         self.requests = []
         self.swapped = False  # hard negatives are in the wrong language
+        self.failing = None  # the request of this number is not answered
 
     def generate(self, requests, stopped):
         for request in requests:
             self.requests.append(request)
+            if len(self.requests) == self.failing:
+                yield Failure(request.key, "down")
+                continue
             yield Answer(request.key, json.dumps(self.answer(request.prompt)), "stop", 10, 5)
 
     def answer(self, prompt):
@@ -104,6 +109,45 @@ def test_cross_lingual_queries_are_in_another_language_of_those_named(model, cor
     assert len(records) > 12
     assert all(record.language != record.positives[0].language for record in records)
     assert {record.language for record in records} == {"de", "en", "ja"}
+
+
+def test_a_list_of_tasks_that_comes_late_changes_the_prompts_of_its_own_plans_only(model, tmp_path):
+    options = {"templates": ["brainstorm"], "brainstorm": BrainstormOptions(60, ("en", "de"))}
+    model.failing = 2  # of the three that ask for tasks
+    summary, _ = run(None, tmp_path, **options)
+    assert len(model.requests) == 63 and summary.asked.failed == {"down": 1}
+    earlier = {request.prompt for request in model.requests[3:]}
+    assert len(earlier) == 60  # the plans of the missing list took tasks of another
+    summary, _ = run(None, tmp_path, overwrite=True, **options)
+    (tasks, *asked) = model.requests[63:]
+    assert "Brainstorm 20" in tasks.prompt and len(asked) == 20 and summary.asked.from_log == 42
+    assert all("thing 64-" in request.prompt and request.prompt not in earlier for request in asked)
+    assert len({request.prompt for request in asked}) == 20
+
+
+def test_answers_of_other_weights_under_the_same_name_are_not_taken(model, corpus, tmp_path):
+    _, records = run(str(corpus), tmp_path)
+    assert json.loads(records[0].provenance)["model"] == "m@first"
+    summary, _ = run(str(corpus), tmp_path, overwrite=True)
+    assert len(model.requests) == 6 and summary.asked.from_log == 6
+    model.version = "second"
+    summary, records = run(str(corpus), tmp_path, overwrite=True)
+    assert len(model.requests) == 12 and summary.asked.from_log == 0
+    assert json.loads(records[0].provenance)["model"] == "m@second"
+
+
+def test_documents_in_the_only_language_of_the_queries_are_left_out_and_counted(model, corpus, tmp_path):
+    options = {"templates": ["crosslingual"], "query_languages": ["de"]}
+    summary, records = run(str(corpus), tmp_path, **options)
+    assert len(model.requests) == 3 and {record.positives[0].language for record in records} == {"en"}
+    assert summary.left_out == {"crosslingual: in the only language of query_languages": 3}
+    both = {**options, "templates": ["question", "crosslingual"], "overwrite": True}
+    assert run(str(corpus), tmp_path, **both)[0].templates == {"crosslingual": 3, "question": 6}
+    german = {**options, "overwrite": True, "documents": DocumentOptions(languages=("de",))}
+    before = len(model.requests)
+    with pytest.raises(UserError, match=r"names no language but the documents' own \(de\)"):
+        run(str(corpus), tmp_path, **german)
+    assert len(model.requests) == before  # told before anything is paid for
 
 
 def test_hard_negatives_are_asked_for_what_the_filters_keep_only(model, corpus, tmp_path):

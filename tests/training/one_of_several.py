@@ -93,7 +93,8 @@ def train(
     weights = {name: whole(p.detach()) for name, p in module.named_parameters() if p.requires_grad}
     found = {
         "losses": recorder.losses, "norms": recorder.norms, "weights": weights,
-        "micro_batches": recorder.micro_batches, "held_weights": held(module.encoder.parameters()),
+        "micro_batches": recorder.micro_batches, "processes": module.graph_budget.processes,
+        "held_weights": held(module.encoder.parameters()),
         "held_moments": held(state["exp_avg"] for state in trainer.optimizers[0].state.values()),
     }  # fmt: skip
     torch.save(found, f"{output}.{os.environ['RANK']}")

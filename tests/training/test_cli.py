@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from lit_retrofit.cli import main
 from lit_retrofit.errors import UserError
@@ -89,7 +92,7 @@ def test_a_checkpoint_to_go_on_from_is_named_only_where_there_is_one(tmp_path) -
 def test_a_run_that_failed_before_it_began_is_not_in_the_way(fit, tmp_path, capsys) -> None:
     (tmp_path / "run" / "wandb").mkdir(parents=True)
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    assert fit() == 0
+    assert fit("--model.graph_memory", "auto") == 0
     said = capsys.readouterr().out
     assert f"trained 2 steps; the run is in {tmp_path / 'run'}" in said
     assert f"lit-retrofit evaluate {tmp_path / 'run'} --data DATA" in said
@@ -117,6 +120,13 @@ def test_wandb_is_told_nothing_that_it_warns_about(tmp_path, monkeypatch) -> Non
         given = _wandb_logger(tmp_path / "run")._wandb_init
         assert given["settings"].silent == silent  # online, W&B says where the run is
         assert "anonymous" not in given and (tmp_path / "run").is_dir()
+
+
+def test_wandbs_project_is_the_users_where_they_name_one(tmp_path, monkeypatch) -> None:
+    for given, project in (("theirs", "theirs"), ("", "lit-retrofit")):
+        monkeypatch.setenv("WANDB_PROJECT", given)
+        made = _wandb_logger(tmp_path / "run")._wandb_init
+        assert made["project"] == project and "entity" not in made  # the client finds WANDB_ENTITY by itself
 
 
 def test_an_empty_or_missing_folder_is_fine(tmp_path) -> None:
@@ -230,6 +240,29 @@ def test_lines_of_the_log_that_a_kill_has_cut_are_left_out(tmp_path) -> None:
         assert found == [("0.5", "", "0"), ("0.25", "2", "13"), ("0.125", "", "40")]
 
 
+def test_only_the_first_rank_touches_the_log(tmp_path, monkeypatch) -> None:
+    torch.save({"global_step": 1}, tmp_path / "last.ckpt")
+    (tmp_path / "metrics.csv").write_text("loss,step\n0.5,0\n0.4,1\n")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = csv_logger(tmp_path, str(tmp_path / "last.ckpt"))
+    assert logger.experiment is not None  # as the Trainer asks for it
+    logger.log_metrics({"loss": 1.0}, 1)
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_text() == "loss,step\n0.5,0\n0.4,1\n"
+
+
+def test_a_disk_that_is_full_while_the_log_gets_a_column_leaves_it_as_it_is(tmp_path, monkeypatch) -> None:
+    logger = csv_logger(tmp_path, None)
+    logger.log_metrics({"loss": 0.5}, 0)
+    before = (tmp_path / "metrics.csv").read_bytes()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(csv.DictWriter, "writeheader", Mock(side_effect=full))
+    with pytest.raises(UserError, match=r"metrics\.csv: cannot be written \(No space left"):
+        logger.log_metrics({"other": 1.0}, 1)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
 def test_an_unknown_option_of_a_config_is_told_with_its_file(fit, tmp_path, capsys) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("model:\n  objective:\n    temperatur: 0.1\n")
@@ -238,9 +271,20 @@ def test_an_unknown_option_of_a_config_is_told_with_its_file(fit, tmp_path, caps
     assert f"{config}: no such option: 'model.objective.temperatur'; did you mean" in said
 
 
-def test_a_missing_checkpoint_to_go_on_from(fit, tmp_path, capsys) -> None:
-    assert fit("--ckpt_path", str(tmp_path / "none.ckpt")) == 2
-    assert "none.ckpt" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "name", ["none.ckpt", "none.pt", "last", "folder", "cut.pt", "cut.ckpt", "empty.pt", "other.pt"]
+)
+def test_what_is_no_checkpoint_to_go_on_from(fit, tmp_path, capsys, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    torch.save({"encoder_options": {}, "weights": torch.zeros(1000)}, tmp_path / "whole")
+    for cut in ("cut.pt", "cut.ckpt"):
+        (tmp_path / cut).write_bytes((tmp_path / "whole").read_bytes()[:2000])
+    (tmp_path / "empty.pt").touch()
+    torch.save(torch.zeros(3), tmp_path / "other.pt")
+    assert fit("--ckpt_path", name if name == "last" else str(tmp_path / name)) == 2
+    said = capsys.readouterr().err.strip()
+    assert f"{name}: " in said and "\n" not in said
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])

@@ -62,3 +62,12 @@ def test_what_is_told(options: dict[str, Any], told: list[str]) -> None:
 def test_where_a_learnt_temperature_began_does_not_count() -> None:
     learnt = {"model__objective__learn_temperature": True}
     assert changes(changed(**learnt), changed(**learnt, model__objective__temperature=0.5)) == []
+
+
+def test_of_long_values_the_part_that_differs_is_shown() -> None:
+    before = [f"data/part-{i}.jsonl" for i in range(20)]
+    now = [*before[:15], "data/other.jsonl", *before[16:]]
+    (told,) = changes(changed(data__options__train=before), changed(data__options__train=now))
+    assert told.startswith("data.options.train …") and len(told) < 150
+    old, new = told.split(" → ")
+    assert "'data/part-15.jsonl', " in old and "'data/other.jsonl', " in new

@@ -345,11 +345,15 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.norms: list[float] = []
         self.gradients: list[dict[str, torch.Tensor]] = []
+        self.recomputed: list[float] = []
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
         found = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
         self.gradients.append(found)
         self.norms.append(torch.stack([g.norm() for g in found.values()]).norm().item())
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.recomputed.append(float(trainer.callback_metrics["train/recomputed_share"]))
 
 
 class AfterClipping(Recorder):
@@ -477,6 +481,7 @@ def test_memory_that_runs_out_in_the_loss_lets_graphs_go(bert_folder, files, cap
     assert "out of memory" not in caplog.text
     module, recorder = train(bert_folder, files, **options, callbacks=[OutOfMemory(where, 1)])
     assert caplog.text.count("out of memory") == 1
+    assert (calm.recomputed, recorder.recomputed[:2]) == ([0.0] * 3, [0.0, 1.0])
     for found, wanted in zip(recorder.gradients, calm.gradients, strict=True):
         assert found.keys() == wanted.keys() and "objective.log_scale" in found
         assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())

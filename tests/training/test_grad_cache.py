@@ -15,6 +15,7 @@ from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.model.kept_weights import in_use
 from lit_retrofit.model.lora import LoraOptions, find_blocks
 from lit_retrofit.planning.live_bytes import LiveBytes
+from lit_retrofit.training import graph_budget
 from lit_retrofit.training.grad_cache import CachedEmbeddings, RandomState
 from lit_retrofit.training.graph_budget import GraphBudget, GraphSize
 from lit_retrofit.training.objective import Objective, ObjectiveOptions, StepEmbeddings
@@ -378,6 +379,14 @@ def test_weights_made_for_a_step_are_kept_in_both_passes_and_no_longer(build, ke
     cached.backward()
     assert len(scopes) == 2 * len(batches) and {id(scope) for scope in scopes} == {id(scopes[0])}
     assert not scopes[0]._made and in_use(torch.device("cpu")) is None
+
+
+def test_processes_of_one_machine_share_its_memory_and_have_a_gpu_each(monkeypatch) -> None:
+    monkeypatch.setattr(graph_budget, "free_memory", lambda device: 8_000_000_000)
+    for device, share in (("cpu", 0.5 / 4), ("cuda", 0.8)):
+        budget = GraphBudget()
+        budget.processes = 4
+        assert budget.limit(torch.device(device)) == share * 8_000_000_000
 
 
 def test_out_of_memory_later_on_is_an_error(build) -> None:

@@ -100,6 +100,7 @@ def test_several_processes_train_as_one(
     assert len(alone["norms"]) == 5 and min(alone["norms"]) > 1e-3
     assert len({tuple(part["micro_batches"]) for part in several}) > 1  # counts need not agree
     for part in several:
+        assert part["processes"] == world
         assert part["losses"] == pytest.approx(alone["losses"], rel=1e-9)
         assert part["norms"] == pytest.approx(alone["norms"], rel=1e-9)
         assert part["weights"].keys() == alone["weights"].keys()

@@ -36,8 +36,11 @@ from retrofit_kernels.options import (
 )
 
 FLAGS = ("query_to_query", "document_to_document", "both_directions", "check_finite")
-SCALES = {torch.float32: 2.0**100, torch.float64: 2.0**900}
-"""Largest scale, and the inverse of the least: beyond, products with it leave the type of computation."""
+SCALES = {torch.float32: 2.0**24, torch.float64: 2.0**900}
+"""Largest scale, and the inverse of the least. In fp32, the logits of unit vectors err by up to 2^-22 of
+the scale: far beyond 2^24 an exponential could overflow, although its row's largest logit is the offset. Far
+below 2^-24, Triton's exponentials of pairs that are left out would not be 0 (see `LEFT_OUT`). In fp64,
+products with the scale leave the range."""
 
 
 def check_contrastive(
@@ -51,8 +54,9 @@ def check_contrastive(
         check_type(name, getattr(options, name), bool)
     _check_tensors(queries, documents, options)
     _check_prefixes(queries.shape[1], options)
-    for name in ("hardness", "focal"):
-        _check_number(name, getattr(options, name), least=0.0)
+    _check_number("focal", options.focal, least=0.0)
+    # It adds to the scale.
+    _check_number("hardness", options.hardness, least=0.0, most=SCALES[compute_dtype(queries.dtype)])
     if options.false_negatives is not None:
         _check_threshold("false_negatives", options.false_negatives)
     for name, allowed in (("reduction", Reduction), ("precision", Precision), ("backend", Backend)):
@@ -62,7 +66,10 @@ def check_contrastive(
     if missing is not None:
         raise ValueError(f"backend 'triton' needs {missing}; leave it at 'auto'")
     if options.check_finite:
-        for name, tensor in (("queries", queries), ("documents", documents)):
+        named = {"queries": queries, "documents": documents}
+        if options.guide is not None:
+            named |= {"guide.queries": options.guide.queries, "guide.documents": options.guide.documents}
+        for name, tensor in named.items():
             _check_finite(name, tensor)
 
 
@@ -212,12 +219,15 @@ def _check_numbers(name: str, values: object, kind: type | tuple[type, ...]) -> 
         raise TypeError(f"{name} must be a tuple of {whole}, not {values!r}")
 
 
-def _check_number(name: str, value: float, least: float = -math.inf) -> None:
+def _check_number(
+    name: str, value: float, least: float = -math.inf, most: float = sys.float_info.max
+) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     # Comparisons: where a number is dynamic, math.isfinite breaks the graph of torch.compile.
-    if not max(least, -sys.float_info.max) <= value <= sys.float_info.max:
+    if not max(least, -sys.float_info.max) <= value <= most:
         bound = "" if least == -math.inf else f" of at least {least:g}"
+        bound += "" if most == sys.float_info.max else f" and at most {most:.0e}"
         raise ValueError(f"{name} must be a finite number{bound}, not {reprlib.repr(value)}")
 
 

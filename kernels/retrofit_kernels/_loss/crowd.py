@@ -30,23 +30,6 @@ class Crowd:
     document_counts: list[int]
     group: ProcessGroup | None
 
-    @staticmethod
-    def meet(
-        widths: dict[str, int], queries: int, documents: int, device: torch.device, group: ProcessGroup | None
-    ) -> Crowd:
-        """Learn what the others have.
-
-        Raises:
-            ValueError: on all processes, if a width is not the same everywhere.
-        """
-        mine = torch.tensor([queries, documents, *widths.values()], device=device)
-        everyone = _gather(mine.unsqueeze(0), [1] * dist.get_world_size(group), group).tolist()
-        for place, name in enumerate(widths, start=2):
-            values = [row[place] for row in everyone]
-            if len(set(values)) > 1:
-                raise ValueError(f"{name} must be the same on all ranks, but is {values}")
-        return Crowd(dist.get_rank(group), [row[0] for row in everyone], [row[1] for row in everyone], group)
-
     @property
     def queries(self) -> int:
         """Number of all queries."""

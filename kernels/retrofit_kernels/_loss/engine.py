@@ -160,6 +160,7 @@ class _Engine:
             self.problem.positives[begin:end],
             self.settings.prefixes,
             (norms, columns.inverse_norms),
+            self.settings.strip_bytes,
         )
 
     def _row_weights(self, begin: int, end: int) -> Tensor:

@@ -148,10 +148,10 @@ class Gradients:
             multiply(entries, term.columns.embeddings[:, part], found[:, part])
         if share.factor is not None:
             found *= share.factor.unsqueeze(1)
-        if positives is not None:
-            others = term.columns.embeddings[positives.columns]
-            for part, weight in _by_segment(share, positives):
-                found[:, part] += (weight.unsqueeze(2) * others[..., part]).sum(1)
+        for columns, weights in [] if positives is None else _by_slot(share, positives):
+            others = term.columns.embeddings[columns]
+            for part, weight in zip(segments(term.prefixes), weights, strict=True):
+                found[:, part] += weight.unsqueeze(1) * others[:, part]
         if share.by_row is not None and term.rows.inverse_norms is not None:
             moment = share.by_row
             if positives is not None:
@@ -175,27 +175,30 @@ class Gradients:
         weighted = rows if share.factor is None else rows * share.factor.unsqueeze(1)
         for part, entries in zip(segments(term.prefixes), share.entries, strict=True):
             add_product(entries.T, weighted[:, part], target[:, part])
-        if positives is not None:
-            spread = rows.new_zeros(*positives.columns.shape, rows.shape[1])
-            for part, weight in _by_segment(share, positives):
-                spread[..., part] = rows[:, None, part] * weight.unsqueeze(2)
-            add_rows(target, positives.columns.flatten(), spread.flatten(0, 1))
+        for columns, weights in [] if positives is None else _by_slot(share, positives):
+            spread = torch.zeros_like(rows)
+            for part, weight in zip(segments(term.prefixes), weights, strict=True):
+                torch.mul(rows[:, part], weight.unsqueeze(1), out=spread[:, part])
+            add_rows(target, columns, spread)
         if share.by_column is not None and term.columns.inverse_norms is not None:
             moment = share.by_column
             if positives is not None:
                 products = positives.similarity * positives.derivative
-                moment.index_add_(1, positives.columns.flatten(), products.flatten(1))
+                add_rows(moment.T, positives.columns.flatten(), products.flatten(1).T)
             _shrink(target, term.columns.embeddings, moment, term.columns.inverse_norms, term.prefixes)
 
 
-def _by_segment(share: Share, positives: Positives) -> list[tuple[slice, Tensor]]:
-    """For each segment of the dimensions the (rows, P) derivatives by the products of its embeddings."""
+def _by_slot(share: Share, positives: Positives) -> list[tuple[Tensor, Tensor]]:
+    """The P positives of the rows, one after the other: all of them would be P times as large as the rows.
+
+    Of each, the (rows,) columns, and the (M, rows) derivatives by the products of each segment.
+    """
     term, weights = share.placed.term, positives.derivative
     rows, columns = term.rows.inverse_norms, term.columns.inverse_norms
     if rows is not None and columns is not None:
         own = rows[:, share.begin : share.end].unsqueeze(2) * columns[:, positives.columns]
         weights = from_each_prefix_on(weights * own)
-    return list(zip(segments(term.prefixes), weights, strict=True))
+    return list(zip(positives.columns.unbind(1), weights.unbind(2), strict=True))
 
 
 def _shrink(

@@ -67,8 +67,10 @@ def _unpack(
     settings: Settings,
 ) -> Operands:
     def embeddings(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(scale.dtype) if settings.backend == "torch" else tensor
-        return tensor.contiguous()
+        if settings.backend == "torch":
+            return tensor.to(scale.dtype).contiguous()
+        # Triton multiplies no fp64: a guide's thresholds must know by how much its products err.
+        return (tensor.float() if tensor.dtype == torch.float64 else tensor).contiguous()
 
     def guide(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else embeddings(tensor)
@@ -153,7 +155,7 @@ def _shapes(
         else torch.empty_like(leaf, dtype=dtype, memory_format=torch.contiguous_format)
         for leaf, want in zip(leaves, wanted, strict=True)
     ]
-    loss = queries.new_empty(len(queries), dtype=dtype) if later else scalar
+    loss = queries.new_empty(queries.shape[0], dtype=dtype) if later else scalar  # len() would fix the size
     masked = queries.new_empty((), dtype=torch.int64)
     return (
         loss,
@@ -183,27 +185,40 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 def _differentiate(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
     if torch.is_grad_enabled():
         raise RuntimeError("info_nce has no second derivative: call backward without create_graph=True")
-    to_loss = upstream[0]
+    factor: Tensor | None = upstream[0]
     gradients = ctx.saved_tensors
     if ctx.later:
         queries, documents, columns, scale, weights, positives, *masks = ctx.saved_tensors
-        rows = to_loss if weights is None else to_loss * weights
+        rows = upstream[0] if weights is None else upstream[0] * weights
         summed = flatten(replace(ctx.settings, reduction="sum"))
         operands = queries, documents, columns, scale, rows, positives, masks, *summed, ctx.wanted
-        gradients, to_loss = info_nce_operation(*operands)[3:], torch.ones_like(to_loss.sum())
+        gradients, factor = info_nce_operation(*operands)[3:], None
     made = [
-        _times(gradient, to_loss).to(*kind) if kind is not None and want else None
+        times(gradient, factor, *kind) if kind is not None and want else None
         for gradient, kind, want in zip(gradients, ctx.kinds, ctx.wanted, strict=True)
     ]
     # weights, positives, masks, settings and wanted have no gradients; autograd wants a list for a full list
     return (*made, None, None, ctx.no_mask_gradients, None, None, None, None)
 
 
-def _times(gradient: Tensor, factor: Tensor) -> Tensor:
-    """Their product; the gradient itself, if the factor is seen to be 1 without waiting for a GPU."""
-    looks = type(factor) is Tensor and factor.device.type == "cpu"  # a traced value is of another type
-    unchanged = looks and bool(factor == 1)
-    return gradient if unchanged else gradient * factor
+def times(gradient: Tensor, factor: Tensor | None, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Their product in a leaf's type, without a copy of the gradient where that can be.
+
+    It is the gradient itself if the factor is None, or is seen to be 1 without waiting for a GPU. It takes
+    its place unless the graph is kept for another backward, which needs the gradient as it is.
+    """
+    if factor is None:
+        return gradient.to(device, dtype)
+    if type(gradient) is not Tensor or type(factor) is not Tensor:  # traced values are of other types
+        return (gradient * factor).to(device, dtype)
+    if factor.device.type == "cpu" and bool(factor == 1):
+        return gradient.to(device, dtype)
+    if (gradient.device, gradient.dtype) != (device, dtype):
+        product = torch.empty_like(gradient, dtype=dtype)
+        return torch.mul(gradient, factor, out=product).to(device)  # a GPU rounds while it multiplies
+    if torch._C._autograd._get_current_graph_task_keep_graph():
+        return gradient * factor
+    return gradient.mul_(factor)
 
 
 # Registered by hand: torch.library.custom_op would import torch._dynamo at the first call, 1.5 s and 155 MB.

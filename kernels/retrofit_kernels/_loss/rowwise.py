@@ -29,6 +29,7 @@ def prefix_products(
     columns: Tensor,
     prefixes: tuple[int, ...],
     norms: tuple[Tensor | None, Tensor | None],
+    room: int,
 ) -> Tensor:
     """Similarities of rows with columns of their own.
 
@@ -38,18 +39,32 @@ def prefix_products(
         columns: (R, P) rows of `right`; -1 is padding, whose similarity means nothing.
         prefixes: M dimensions.
         norms: (M, R) and (M, N) inverse norms, or None.
+        room: bytes for the embeddings of the columns: as many rows are worked on at a time.
 
     Returns:
         (M, R, P) in the type of computation.
     """
     dtype = compute_dtype(left.dtype)
     columns = columns.clamp(min=0)
-    left, others = left.to(dtype).unsqueeze(1), right[columns].to(dtype)
-    parts = [(left[..., part] * others[..., part]).sum(2) for part in segments(prefixes)]
-    products = torch.stack(parts).cumsum(0)
+    # The columns' embeddings, and the products with them, in the type of computation.
+    row_bytes = 2 * columns.shape[1] * left.shape[1] * dtype.itemsize
+    height = max(1, room // row_bytes)
+    blocks = [
+        _segment_products(
+            left[begin : begin + height].to(dtype), right, columns[begin : begin + height], prefixes
+        )
+        for begin in range(0, max(1, len(left)), height)
+    ]
+    products = torch.cat(blocks, dim=1).cumsum(0)
     if norms[0] is not None and norms[1] is not None:
         products = products * norms[0].unsqueeze(2) * norms[1][:, columns]
     return products
+
+
+def _segment_products(left: Tensor, right: Tensor, columns: Tensor, prefixes: tuple[int, ...]) -> Tensor:
+    """(M, R, P) what each segment of the dimensions adds to the products."""
+    others = right[columns].to(left.dtype)
+    return torch.stack([(left[:, None, part] * others[..., part]).sum(2) for part in segments(prefixes)])
 
 
 def from_each_prefix_on(values: Tensor) -> Tensor:

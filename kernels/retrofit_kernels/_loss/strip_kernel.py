@@ -97,7 +97,7 @@ def strip(
     held_out_count, row_id_count, column_id_count,
     PREFIXES: tl.constexpr, GUIDE_DIMENSION: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr, SLOT: tl.constexpr,
+    GROUP: tl.constexpr, SLOT: tl.constexpr, USED: tl.constexpr,
 ):  # fmt: skip
     """One tile of ``kept ? exp(gain · similarity - offset) : 0`` at each of M nested prefixes.
 
@@ -149,6 +149,7 @@ def strip(
         BLOCK_K: dimensions per step.
         GROUP: row tiles that share the column tiles in L2.
         SLOT: columns per slot of the partial sums; BLOCK_N, or a divisor when BLOCK_N is being tuned.
+        USED: a digit for each argument, 1 for a tensor; tuning tells kernels with other masks apart by it.
     """
     row_tiles, column_tiles = tl.cdiv(row_count, BLOCK_M), tl.cdiv(column_count, BLOCK_N)
     group = tl.program_id(0) // (GROUP * column_tiles) * GROUP

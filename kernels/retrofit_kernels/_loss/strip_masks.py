@@ -61,7 +61,7 @@ def masks_of(term: Term) -> Masks:
         owner, owners = rows.owner.int().contiguous(), columns.owners.int().contiguous()
     guide_rows = guide_columns = guide_thresholds = None
     if rows.guide is not None and columns.guide is not None and rows.guide_threshold is not None:
-        guide_rows, guide_columns = _readable(rows.guide), _readable(columns.guide)
+        guide_rows, guide_columns = rows.guide.contiguous(), columns.guide.contiguous()
         guide_thresholds = rows.guide_threshold.float().contiguous()
     others = (row_ids, row_groups, owner, guide_rows, rows.threshold)
     return Masks(
@@ -91,8 +91,3 @@ def _numbered(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     steps[1:] = values[1:] != values[:-1]
     numbers = torch.empty_like(steps).scatter_(0, place, steps.cumsum(0, dtype=torch.int32))
     return numbers[: left.numel()].view(left.shape), numbers[left.numel() :].view(right.shape)
-
-
-def _readable(guide: Tensor) -> Tensor:
-    """In a type that the tensor cores multiply, each embedding consecutive in memory."""
-    return (guide.float() if guide.dtype == torch.float64 else guide).contiguous()

@@ -29,6 +29,8 @@ gradients then stay below 600 MB in fp32, where the matrix of logits would take 
 CPU_TILE_BYTES = 8 << 20
 """Logits pass through exp, masks and sums while they are still in the cache. Smaller tiles would mean more
 parallel regions, each of which waits for the slowest thread on a busy machine."""
+GPU_TILE_BYTES = 32 << 20
+"""Beside the strip there are up to four tiles: logits, a guide's similarities, and masks."""
 SAFE_SUM = 1e30
 """Above this row sum, sums and their reciprocals come near the ends of the fp32 range."""
 LOG2_E = math.log2(math.e)
@@ -58,9 +60,9 @@ class TorchStrips:
         self.pairs = None
         if term.rows.ids is not None and term.columns.ids is not None:
             self.pairs = find_pairs(term.rows.ids, term.columns.ids)
-        width = max(1, len(columns))
-        if columns.device.type == "cpu":
-            width = min(width, max(64, CPU_TILE_BYTES // (height * columns.element_size()) // 64 * 64))
+        tile_bytes = CPU_TILE_BYTES if columns.device.type == "cpu" else GPU_TILE_BYTES
+        width = max(64, tile_bytes // (height * columns.element_size()) // 64 * 64)
+        width = min(width, max(1, len(columns)))
         self.tiles = [slice(begin, begin + width) for begin in range(0, len(columns), width)]
         self.scratch = columns.new_empty(height * min(width, len(columns)))
         self.dense = any(

@@ -23,6 +23,8 @@ GROUP = 8
 SAFE_EXPONENT = 80.0
 """A row's sum stays below e^80, far enough from the end of fp32 at e^88.7."""
 MIX_TILE = (32, 128)
+MOST_MIXED = 65535 * MIX_TILE[0]
+"""Rows that one launch of `mix` takes: a grid has no more blocks on its second axis."""
 INTERPRETED = StripConfig(32, 64, 32, 4, 1)
 """Under the interpreter: small, so that small tests see several tiles."""
 
@@ -105,6 +107,11 @@ class TritonStrips:
             (M, rows) and (M, N) fp32: row and column sums of ``factor · exponential · similarity``.
         """
         prefixes, rows, columns = entries.shape
+        if rows > MOST_MIXED:
+            cut, sizes = begin + MOST_MIXED, (MOST_MIXED, rows - MOST_MIXED)
+            first, rest = zip(*(part.split(sizes, 1) for part in (entries, factor, offset)), strict=True)
+            moments = self.mix(begin, cut, *first), self.mix(cut, end, *rest)
+            return torch.cat([moments[0][0], moments[1][0]], 1), moments[0][1] + moments[1][1]
         height, width = MIX_TILE
         row_tiles, column_tiles = triton.cdiv(rows, height), triton.cdiv(columns, width)
         by_row = factor.new_zeros(prefixes, column_tiles, rows)
@@ -145,7 +152,8 @@ class TritonStrips:
         )
         aligned = all(step % 16 == 0 for step in (*strides, *layout))
         config = _config(self.columns, self.itemsize, self.kind, aligned)
-        slot = TUNED_SLOT if autotuning() else config.block_n
+        tuning = autotuning() and not finding  # where no row is risky, finding takes no time to compare
+        slot = TUNED_SLOT if tuning else config.block_n
         slots = triton.cdiv(columns, slot)
         largest = self.gain.new_empty(len(prefixes), slots, rows)
         totals = None if finding else torch.empty_like(largest)
@@ -173,8 +181,9 @@ class TritonStrips:
             "PRECISION": self.precision,
             "GROUP": GROUP,
             "SLOT": slot,
+            "USED": "".join("01"[isinstance(value, Tensor)] for value in arguments),
         }
-        _run(rows, columns, arguments, constants, config)
+        _run(rows, columns, arguments, constants, None if tuning else config)
         highest = largest.amax(1)
         if offset is None or totals is None:
             return Filled(highest, highest, highest, None)
@@ -182,12 +191,14 @@ class TritonStrips:
 
 
 def _run(
-    rows: int, columns: int, arguments: tuple[Any, ...], constants: dict[str, Any], config: StripConfig
+    rows: int, columns: int, arguments: tuple[Any, ...], constants: dict[str, Any], config: StripConfig | None
 ) -> None:
+    """Launch with a configuration, or with the one that tuning finds."""
+
     def grid(meta: dict[str, int]) -> tuple[int]:
         return (triton.cdiv(rows, meta["BLOCK_M"]) * triton.cdiv(columns, meta["BLOCK_N"]),)
 
-    if autotuning():
+    if config is None:
         tuned_strip()[grid](*arguments, **constants, enable_fp_fusion=True)
         return
     strip[grid](

@@ -12,13 +12,15 @@ from retrofit_kernels._loss.strip_masks import largest_item
 from retrofit_kernels._shared.backend import capability
 from retrofit_kernels.configs import StripConfig, candidates
 
+KEY = ("PREFIXES", "GUIDE_DIMENSION", "PRECISION", "USED")
+"""What else tells kernels apart, beside the types of their tensors."""
 TUNED_SLOT = 64
 """Columns per slot of the partial sums while the tile's width is being tuned: the least width."""
 
 
 @cache
 def tuned_strip() -> Any:
-    """The kernel that is timed at its first use with each set of dtypes, dimensions and precision."""
+    """The kernel that is timed at its first use with each set of dtypes, dimensions, masks and precision."""
     tried = {config for itemsize in (2, 4) for config in candidates(90, itemsize)}
     configs = [
         triton.Config(
@@ -29,8 +31,7 @@ def tuned_strip() -> Any:
         for config in sorted(tried, key=str)
     ]
     prune = {"early_config_prune": fitting}
-    key = ["PREFIXES", "GUIDE_DIMENSION", "PRECISION"]
-    return triton.autotune(configs, key, prune_configs_by=prune, cache_results=True)(strip)
+    return triton.autotune(configs, list(KEY), prune_configs_by=prune, cache_results=True)(strip)
 
 
 def fitting(configs: list[Any], arguments: dict[str, Any], **_: Any) -> list[Any]:

@@ -18,6 +18,8 @@ RESCORED = 8
 """Candidates of a row per block of `rescore`, × 128 dimensions at a time, in 4 warps: 8 products per thread.
 *Measured* ahead of time: 16 and 32 candidates spill on sm_120 with one version of Triton or another."""
 RESCORED_DEPTH = 128
+MOST_BLOCKS = 65535
+"""On the second axis of a grid."""
 INT32 = torch.iinfo(torch.int32)
 
 
@@ -92,6 +94,9 @@ def kept_in_bins(
 
 def exact_scores(queries: Tensor, vectors: Tensor, columns: Tensor) -> Tensor:
     """(R, c) exact scores of each query with its columns."""
+    if columns.shape[1] > MOST_BLOCKS * RESCORED:
+        parts = columns.split(MOST_BLOCKS * RESCORED, dim=1)
+        return torch.cat([exact_scores(queries, vectors, part.contiguous()) for part in parts], dim=1)
     scores = torch.empty(columns.shape, dtype=torch.float32, device=columns.device)
     rescore[(len(columns), -(-columns.shape[1] // RESCORED))](
         queries,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from retrofit_kernels._shared.checks import describe
+
 
 @dataclass(frozen=True, eq=False)
 class Pool:
@@ -112,7 +114,13 @@ def magnitude(vectors: Tensor) -> Tensor:
     return torch.stack(vectors.aminmax()).double().abs().amax()
 
 
-def refuse_overflow(bound: Tensor, dtype: torch.dtype) -> None:
+def refuse_overflow(bound: Tensor, dtype: torch.dtype, pool: Pool) -> None:
     """Raise unless `bound`, an upper bound of the scores' size, is a number of the type of the scores."""
-    if not bool(bound <= torch.finfo(dtype).max):
-        raise ValueError("queries or corpus contain NaN, infinite or too large values: scores are no numbers")
+    if bool(bound <= torch.finfo(dtype).max):
+        return
+    named = {"queries": pool.queries, "corpus": pool.corpus}
+    for name, vectors in named.items():
+        if not bool(magnitude(vectors).isfinite()):
+            raise ValueError(f"{name} must be finite, but has NaN or infinite values ({describe(vectors)})")
+    words = " and ".join(f"{name} ({describe(vectors)})" for name, vectors in named.items())
+    raise ValueError(f"{words} hold too large values: their scores leave {dtype}; make them unit vectors")

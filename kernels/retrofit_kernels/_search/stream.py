@@ -82,6 +82,8 @@ class _Buffer:
         self.resident = torch.empty(shape, dtype=corpus.dtype, device=device)
         if self.on_gpu:
             self.stream = torch.cuda.Stream(device)
+            # Where the consumer stops early, the memory is given away only when a copy into it has arrived.
+            self.resident.record_stream(self.stream)
             self.copied, self.consumed = torch.cuda.Event(), torch.cuda.Event()
             self.consumed.record(torch.cuda.current_stream(device))
 

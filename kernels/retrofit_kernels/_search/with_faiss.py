@@ -72,7 +72,7 @@ def _add(index: Any, pool: Pool, strip_bytes: int) -> None:
     for chunk in chunks(pool, strip_bytes):
         for piece in chunk.vectors.split(step):
             vectors = piece.float().contiguous()
-            refuse_overflow(largest_query * magnitude(vectors), torch.float32)
+            refuse_overflow(largest_query * magnitude(vectors), torch.float32, pool)
             index.add(vectors.numpy())
 
 

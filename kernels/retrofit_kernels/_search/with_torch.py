@@ -58,7 +58,7 @@ def scan(
     first = widest if approximate else max(FIRST_COLUMNS, 4 * BLOCK * best.k)
     for tile in _tiles(chunk, widest, first):
         vectors, documents = products.widened(tile.vectors), len(tile.vectors)
-        refuse_overflow(largest_query * magnitude(vectors), vectors.dtype)
+        refuse_overflow(largest_query * magnitude(vectors), vectors.dtype, pool)
         slots += slot_sizes(documents, min(SLOTS, documents))
         excluded = None
         if pool.query_ids is not None and tile.ids is not None:

@@ -26,6 +26,7 @@ from retrofit_kernels._search.best import Best
 from retrofit_kernels._search.configs import lane_bin_config
 from retrofit_kernels._search.launch import (
     LOW_BITS,
+    MOST_BLOCKS,
     MOST_TILES,
     PreparedQueries,
     exact_scores,
@@ -66,7 +67,7 @@ def search(pool: Pool, best: Best, *, approximate: bool, strip_bytes: int) -> fl
                 bounds.append(largest * queries.norms.amax())
                 part = Chunk(vectors, part.columns, part.first, part.ids)
                 slots += slot_sizes(len(vectors), _search_part(queries, part, best, largest))
-    refuse_overflow(torch.stack(bounds).amax(), torch.float32)
+    refuse_overflow(torch.stack(bounds).amax(), torch.float32, pool)
     return expected_recall(slots, best.k) if approximate else 1.0
 
 
@@ -128,7 +129,7 @@ def _splits(queries: PreparedQueries, k: int, documents: int) -> int:
     if vectors.is_cuda:
         blocks = 2 * torch.cuda.get_device_properties(vectors.device).multi_processor_count
         splits = max(splits, -(-blocks // -(-len(vectors) // config.rows)))
-    return min(splits, -(-documents // config.columns))
+    return min(splits, -(-documents // config.columns), MOST_BLOCKS)
 
 
 def _relative_error(vectors: Tensor) -> float:

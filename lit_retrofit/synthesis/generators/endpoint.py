@@ -22,6 +22,10 @@ _REMEDIES = {
     404: "check endpoint.url and the model's name",
 }
 _OTHER_REMEDY = "check the model's name, chat, endpoint.tokens_field and endpoint.seeds"
+# Said by a gateway: the endpoint behind it may have worked for the request all the same. 524 is Cloudflare's.
+_GATEWAY = (502, 504, 524)
+# A connection that was never made, by name: openai stands on httpx or on httpx2, by its version.
+_NEVER_MADE = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
 
 
 class _NotAnswered(Exception):
@@ -50,13 +54,13 @@ class _Outcome:
     """What came of a request.
 
     Attributes:
-        result: its answer, or why there is none.
+        result: its answer, or why there is none; None where a signal came before it was sent, or sent again.
         lost: its sendings that may be charged for without an answer.
         sent_again: how many sendings followed the first.
         refusal: what the endpoint has against the request, as an error for the user.
     """
 
-    result: Answer | Failure
+    result: Answer | Failure | None
     lost: Sequence[Lost]
     sent_again: int
     refusal: UserError | None = None
@@ -113,7 +117,8 @@ class Endpoint:
                         fault = fault or error
                         continue
                     yield from outcome.lost
-                    yield outcome.result
+                    if outcome.result is not None:
+                        yield outcome.result
                     fault = fault or self._judge(outcome, len(requests))
         if fault:
             raise fault
@@ -121,6 +126,8 @@ class Endpoint:
     def _judge(self, outcome: _Outcome, requests: int) -> UserError | None:
         """Whether it is worth while to go on; called in one thread."""
         result = outcome.result
+        if result is None:
+            return None
         if isinstance(result, Answer):
             self._answered, self._failed = True, 0
             self.retried += outcome.sent_again
@@ -161,12 +168,13 @@ class Endpoint:
                 return outcome
             attempt += 1
 
-    def _send_once(self, request: Request, reserved: float, stopped: Callable[[], bool]) -> Answer:
+    def _send_once(self, request: Request, reserved: float, stopped: Callable[[], bool]) -> Answer | None:
+        """The answer; None where a signal came before the request could be sent."""
         used = (0, 0)
         try:
             self._pace.wait(stopped)
             if stopped():
-                raise _NotAnswered("stopped")
+                return None
             answer = self._send(request)
             used = (answer.input_tokens, answer.output_tokens)
             return answer
@@ -195,22 +203,23 @@ class Endpoint:
             create = self._client.completions.create
         try:
             return self._read(request, create(**options))
-        except openai.APITimeoutError:
-            raise _NotAnswered("time-out", again={}, charged=True) from None
+        except openai.APITimeoutError as error:
+            raise _NotAnswered("time-out", again={}, charged=_was_sent(error)) from None
         except openai.APIStatusError as error:
             raise self._by_status(error) from None
-        except openai.APIConnectionError:
-            raise _NotAnswered("no connection", again={}) from None
+        except openai.APIConnectionError as error:
+            charged = _was_sent(error)
+            reason = "broken connection" if charged else "no connection"
+            raise _NotAnswered(reason, again={}, charged=charged) from None
         except (openai.APIError, ValueError, TypeError, AttributeError, LookupError):
             raise _NotAnswered("no response of the protocol", charged=True) from None
 
     def _by_status(self, error: Any) -> Exception:
         """What a status of 4xx or 5xx means: for this sending, this request, or all of them."""
         status, headers = error.status_code, error.response.headers
-        if may_pass_later(status, headers):
-            return _NotAnswered(f"status {status}", again=headers)
-        if status >= 500:
-            return _NotAnswered(f"status {status}")
+        again = headers if may_pass_later(status, headers) else None
+        if again is not None or status >= 500:
+            return _NotAnswered(f"status {status}", again, charged=status in _GATEWAY)
         refusal = self._refused(error)
         if status in _REMEDIES and not (status == 403 and self._answered):  # 403: moderation of one text, too
             return refusal
@@ -246,3 +255,8 @@ class Endpoint:
     def _without_key(self, text: str) -> str:
         """Endpoints may repeat the key in what they say; nothing of that is kept."""
         return text.replace(self._key, "***") if self._key else text
+
+
+def _was_sent(error: Exception) -> bool:
+    """Whether the endpoint may have got the request, and so may charge for it."""
+    return type(error.__cause__).__name__ not in _NEVER_MADE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from torch import Tensor
 from lit_retrofit.errors import UserError
 from lit_retrofit.model.device import choose_device
 from lit_retrofit.model.embedded import file_sha256
+from lit_retrofit.model.fingerprint import hash_parts
 from lit_retrofit.synthesis.answers import Answer, Failure, Request
 
 
@@ -48,6 +51,9 @@ class LocalModel:
         name: a hub name, a directory, or a .gguf file, which is converted once and kept in the cache.
         options: how it runs.
         cache: where converted files are kept; the user's cache folder by default.
+
+    Attributes:
+        version: the revision of a hub's model; of others a hash of what it computes with.
     """
 
     retried = 0
@@ -68,6 +74,8 @@ class LocalModel:
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._name, self._options = name, options
+        revision = getattr(model.config, "_commit_hash", None)
+        self.version: str = (revision or _fingerprint(model, self._tokenizer))[:16]
         self._model = model.to(choose_device(options.device)).eval()
 
     def generate(
@@ -166,6 +174,13 @@ class _AtStop:
             stop is not None and stop in text.lstrip() for stop, text in zip(self._stops, texts, strict=True)
         ]
         return torch.tensor(done, device=input_ids.device)
+
+
+def _fingerprint(model: Any, tokenizer: Any) -> str:
+    """Of all that an answer depends on beside its request; neither the name nor the folder is in it."""
+    computed = hash_parts(model.state_dict(), model.config, None, tokenizer)
+    around = [computed, tokenizer.chat_template, _listed(model.generation_config.eos_token_id)]
+    return hashlib.sha256(json.dumps(around).encode()).hexdigest()
 
 
 def _listed(ids: int | list[int] | None) -> list[int]:

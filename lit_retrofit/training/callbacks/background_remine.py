@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from lit_retrofit.training.callbacks.remine import (
     training_prompts,
     training_records,
 )
+from lit_retrofit.training.callbacks.whole_steps import ended_a_step
 from lit_retrofit.training.checkpoint_io import AtomicCheckpointIO
 from lit_retrofit.training.sharding import whole_on_first
 
@@ -61,11 +63,12 @@ class BackgroundRemine(Remine):
         self._mining: tuple[int, BackgroundMining] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses sources that training gives different prompts.
+        """Refuses what cannot be mined, and sources that training gives different prompts.
 
         Raises:
-            UserError: there are such.
+            UserError: all sources are streamed, or their prompts differ.
         """
+        super().setup(trainer, pl_module, stage)
         prompts = dict.fromkeys(training_prompts(trainer)) if stage == "fit" else {}
         if len(prompts) > 1:
             first, second, *_ = (
@@ -92,15 +95,20 @@ class BackgroundRemine(Remine):
         self._original = self._original or list(training_records(trainer))
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / self.FOLDER / "records.jsonl"
-            write_records(self._original, path, overwrite=True)
+            # A teacher's scores, of which some may be unknown, are not for the miner.
+            plain = (replace(record, positive_scores=(), negative_scores=()) for record in self._original)
+            write_records(plain, path, overwrite=True)
         self._enter(trainer.current_epoch, trainer, pl_module, last=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ends the run at once where the mining beside it has failed."""
-        if self._mining is not None:
-            self._mining[1].check()
+        """Ends the run where the mining beside it has failed."""
+        if not ended_a_step(trainer, batch_idx):
+            return
+        failed = _error_of(self._mining[1].check) if self._mining is not None else None
+        if trainer.strategy.reduce_boolean_decision(failed is not None, all=False):
+            _raise_everywhere(failed, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes what was mined for the next epoch, and begins to mine for the one after it."""
@@ -136,8 +144,9 @@ class BackgroundRemine(Remine):
             self._snapshots.add(epoch + 1)
             self._save(epoch + 1, trainer, module)
         ends = trainer.max_epochs not in (None, -1) and epoch + 1 >= cast(int, trainer.max_epochs)
-        if trainer.is_global_zero and not (last or ends):
-            self._start(epoch + 1, trainer)
+        if not (last or ends):
+            first = trainer.is_global_zero
+            _raise_everywhere(_error_of(lambda: self._start(epoch + 1, trainer)) if first else None, trainer)
 
     def _save(self, epoch: int, trainer: Trainer, module: Any) -> None:
         trained = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
@@ -200,3 +209,18 @@ class BackgroundRemine(Remine):
             return error
         path.with_suffix(".ckpt").unlink(missing_ok=True)
         return records
+
+
+def _error_of(work: Callable[[], None]) -> UserError | None:
+    try:
+        work()
+    except UserError as error:
+        return error
+    return None
+
+
+def _raise_everywhere(error: UserError | None, trainer: Trainer) -> None:
+    """Ends every rank where the first has an error: none waits for another."""
+    told: Any = trainer.strategy.broadcast(error)
+    if told is not None:
+        raise told

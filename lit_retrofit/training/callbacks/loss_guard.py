@@ -22,7 +22,8 @@ class LossGuard(Callback):
     """Ends the run at a loss or gradient that is not finite, and writes ``nan_batch.json``.
 
     The weights are those before the step, so every checkpoint of the run stays good. Under fp16 a
-    gradient that overflows is the scaler's business: it leaves the step out and lowers its scale.
+    gradient that overflows is the scaler's business: it leaves the step out and halves its scale, until that
+    is below 1. Then it is no overflow, and all further steps would be left out.
 
     Args:
         folder: the run's output folder.
@@ -52,13 +53,11 @@ class LossGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Checks the gradient, which is complete by now; all ranks find the same norm."""
-        if str(trainer.precision).startswith("16"):
-            return
         gradients = [
             p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
         norm = float(global_norm(gradients))
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and not _left_to_the_scaler(trainer):
             self._stop("gradient norm", norm, trainer)
 
     def _stop(self, what: str, value: float, trainer: Trainer) -> None:
@@ -76,6 +75,12 @@ class LossGuard(Callback):
             "at them, lower model.optimizer.learning_rate or raise --trainer.precision, and go on from "
             f"{self.folder}/checkpoints/last.ckpt"
         )
+
+
+def _left_to_the_scaler(trainer: Trainer) -> bool:
+    """Whether a smaller scale of the loss may help. The scaler's first one is 65536."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler is not None and scaler.get_scale() >= 1
 
 
 def _of_all_ranks(own: tuple[float, list[str]]) -> list[tuple[float, list[str]]]:

@@ -94,17 +94,35 @@ class Remine(Callback):
         self._pool: Pool | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses what cannot be mined within an epoch.
+        """Refuses what cannot be mined, or not within an epoch.
 
         Raises:
-            UserError: neighbours share batches.
+            UserError: all sources are streamed, or neighbours share batches.
         """
+        if stage != "fit":
+            return
+        self._check_held(trainer)
         sampling = trainer.datamodule.sampling  # type: ignore[attr-defined]
-        if stage == "fit" and self._unit == "step" and sampling.neighbours:
+        if self._unit == "step" and sampling.neighbours:
             raise UserError(
                 "every_n_steps of Remine changes negatives within an epoch, which data.sampling.neighbours "
                 f"({sampling.neighbours}) has ordered by them; set that to 0, or mine by every_n_epochs"
             )
+
+    def _check_held(self, trainer: Trainer) -> None:
+        """Only records in memory are mined for."""
+        sources = trainer.datamodule.sources  # type: ignore[attr-defined]
+        streamed = [source.label for source, part in sources if isinstance(part, TableStream)]
+        if streamed and len(streamed) == len(sources):
+            raise UserError(
+                f"{type(self).__name__} has no records to mine for: all sources of data.options.train are "
+                "streamed; set stream to false for one, or leave the callback out"
+            )
+        if streamed and trainer.is_global_zero:
+            log.warning(
+                "%s keeps the negatives of what is streamed as they are: %s",
+                type(self).__name__, ", ".join(streamed),
+            )  # fmt: skip
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

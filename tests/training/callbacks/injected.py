@@ -115,3 +115,14 @@ class EpochsEnded(Callback):
     def _write(self, line: str) -> None:
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+class SignalIn(Callback):
+    """Sends this process a signal in one of Lightning's hooks."""
+
+    def __init__(self, hook: str, name: str) -> None:
+        self.number = signal.Signals[name]
+        setattr(self, hook, self._send)
+
+    def _send(self, *arguments: object) -> None:
+        os.kill(os.getpid(), self.number)

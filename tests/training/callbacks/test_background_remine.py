@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -100,3 +103,20 @@ def test_a_process_that_is_stopped(tmp_path) -> None:
     mining.stop()
     with pytest.raises(UserError, match="every_n_epochs"):
         BackgroundRemine(every_n_epochs=0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_failure_of_the_first_rank_ends_all(tmp_path, rank: int) -> None:
+    """None waits in the next step for one that has ended."""
+    error, asked = UserError("mining in the background failed"), []
+    strategy = SimpleNamespace(
+        reduce_boolean_decision=lambda failed, all: asked.append(failed) or True,
+        broadcast=lambda told: error,
+    )
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=1, is_last_batch=False, strategy=strategy)
+    remine = BackgroundRemine()
+    if rank == 0:
+        remine._mining = 2, SimpleNamespace(check=Mock(side_effect=error))  # type: ignore[assignment]
+    with pytest.raises(UserError, match="mining in the background failed"):
+        remine.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+    assert asked == [rank == 0]

@@ -50,6 +50,12 @@ def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch, error) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_a_file_in_the_way_of_the_folder_is_told(tmp_path) -> None:
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(UserError, match=r"last\.ckpt: cannot be written \(File exists\)"):
+        AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "checkpoints" / "last.ckpt")
+
+
 class Code:
     def __reduce__(self):
         return (print, ("this ran",))

@@ -34,6 +34,23 @@ def test_a_signal_saves_and_says_how_to_go_on(run, injected, capsys, name, step,
     assert run.same_weights("whole", "stopped")
 
 
+@pytest.mark.parametrize(("command", "hook"), [
+    ("fit", "on_sanity_check_start"), ("fit", "on_sanity_check_end"), ("validate", "on_validation_start"),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "status", "line"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "stopped by SIGTERM")]
+)
+def test_a_signal_before_the_first_step_ends_at_once(
+    run, injected, capsys, command, hook, name, status, line
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    words = run.words("--trainer.num_sanity_val_steps", "2", *injected("SignalIn", hook=hook, name=name))
+    assert main([command, *words[1:]]) == status
+    assert capsys.readouterr().err.strip().splitlines()[-1] == f"lit-retrofit {command}: {line}"
+    assert not (run.folder / "run" / "checkpoints").exists()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
 def test_without_a_saved_configuration_no_command_is_made_up(tmp_path) -> None:
     said = Interruption(tmp_path / "my run")._command()
     assert said == f" the same options and --ckpt_path '{tmp_path / 'my run'}/checkpoints/last.ckpt'"

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+
+from lit_retrofit.errors import UserError
+from lit_retrofit.training.callbacks import LossGuard
 
 
 @pytest.mark.parametrize("gradient", [False, True])
@@ -43,6 +48,38 @@ def test_accumulated_batches_are_all_named(run, injected) -> None:
     assert run("--trainer.accumulate_grad_batches", "2", *spoiled) == 2
     report = json.loads((run.folder / "run" / "nan_batch.json").read_text())
     assert len(set(report["record_ids"])) == 20
+
+
+def fp16_steps(folder, overflows_at: float, steps: int) -> torch.Tensor:
+    """Trains one weight with a scaler; its gradient overflows where the scale is as large or larger."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    scaler = torch.amp.GradScaler("cpu")
+    trainer: Any = SimpleNamespace(
+        precision_plugin=SimpleNamespace(scaler=scaler), is_global_zero=True, global_step=7, current_epoch=0
+    )
+    guard = LossGuard(folder)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        scaler.scale(weight.sum()).backward()
+        if scaler.get_scale() >= overflows_at:
+            weight.grad.fill_(torch.nan)
+        scaler.unscale_(optimizer)
+        guard.on_before_optimizer_step(trainer, None, optimizer)  # type: ignore[arg-type]
+        scaler.step(optimizer)
+        scaler.update()
+    return weight.detach()
+
+
+def test_under_fp16_an_overflow_is_left_to_the_scaler(tmp_path) -> None:
+    assert fp16_steps(tmp_path, overflows_at=1.0, steps=18).item() == pytest.approx(0.9)
+    assert not (tmp_path / "nan_batch.json").exists()
+
+
+def test_under_fp16_a_gradient_that_no_scale_helps_stops_the_run(tmp_path) -> None:
+    with pytest.raises(UserError, match="the gradient norm of step 7 is nan"):
+        fp16_steps(tmp_path, overflows_at=0.0, steps=18)
+    assert json.loads((tmp_path / "nan_batch.json").read_text())["gradient norm"] == "nan"
 
 
 def test_a_sound_run_writes_no_report(run) -> None:

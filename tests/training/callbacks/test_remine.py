@@ -7,6 +7,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lit_retrofit.data.formats import read_records
@@ -149,6 +151,27 @@ def test_what_cannot_be_mined_by_steps(run, capsys) -> None:
     assert "every_n_steps of Remine" in capsys.readouterr().err
     with pytest.raises(UserError, match="every_n_steps of Remine is 0"):
         Remine(every_n_steps=0)
+
+
+def streamed(run) -> str:
+    """The training records as a streamed source."""
+    rows = [json.loads(line) for line in (run.folder / "train.jsonl").read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist(rows), run.folder / "stream.parquet")
+    return json.dumps({"path": str(run.folder / "stream.parquet"), "stream": True, "name": "web"})
+
+
+@pytest.mark.parametrize("config", ["remine", "remine_background"])
+def test_without_records_in_memory_there_is_nothing_to_mine_for(run, capsys, config: str) -> None:
+    words = ("--config", f"configs/callbacks/{config}.yaml", f"--data.options.train=[{streamed(run)}]")
+    assert run(*words) == 2
+    assert "has no records to mine for: all sources of data.options.train" in capsys.readouterr().err
+
+
+def test_what_is_streamed_keeps_its_negatives_and_is_named(run, caplog) -> None:
+    train = f"--data.options.train=[{run.folder / 'train.jsonl'}, {streamed(run)}]"
+    assert run(*REMINE, train, "--trainer.max_epochs=2") == 0
+    assert caplog.text.count("Remine keeps the negatives of what is streamed as they are: web") == 1
+    assert len(mined(run.folder / "run", 1)) == 30
 
 
 def test_terms_that_learn_from_a_teacher_never_see_the_students_scores(run, monkeypatch) -> None:
