@@ -111,7 +111,7 @@ def test_occupancy(registers, shared, warps, capability, blocks, limit):
 
 
 def test_a_cost_tells_how_full_a_multiprocessor_is():
-    """On an H100 tiles of 128 × 256 in 8 warps, with three buffers of 48 KiB; elsewhere 128 × 128, with two."""
+    """On an H100 tiles of 128 × 256 in 8 warps, with three buffers of 48 KiB; on Ada 128 × 128, with two."""
     found = loss_cost(*SHAPE, "h100").occupancy
     assert (found.blocks, found.limited_by, found.share) == (1, "registers", 8 / 64)
     # that leaves room for no second one, however few registers a thread has
