@@ -34,6 +34,15 @@ def test_a_signal_saves_and_says_how_to_go_on(run, injected, capsys, name, step,
     assert run.same_weights("whole", "stopped")
 
 
+@pytest.fixture
+def sigint_counts():
+    """A process that a script starts in the background ignores Ctrl-C, and so do its tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_counts")
 @pytest.mark.parametrize(("command", "hook"), [
     ("fit", "on_sanity_check_start"), ("fit", "on_sanity_check_end"), ("validate", "on_validation_start"),
 ])  # fmt: skip
