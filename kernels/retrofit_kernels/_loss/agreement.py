@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,10 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from retrofit_kernels._loss.operands import Documents, Queries, Settings
-from retrofit_kernels.options import ContrastiveOptions, Precision, Reduction, Threshold
+from retrofit_kernels.options import ContrastiveOptions
+
+_OF_EACH_PROCESS = ("first_query", "strip_bytes", "backend")
+"""Settings that may differ: they change neither what is exchanged nor the loss."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Agreement:
         guide: dimension and dtype of the guide's embeddings, or None.
         weights: whether there are any.
         requires_grad: of queries, documents and scale; all False where gradients are switched off.
-        reduction: as all that follows, of `ContrastiveOptions`.
+        settings: of the loss, but for those of each process.
     """
 
     dimension: int
@@ -40,21 +43,19 @@ class Agreement:
     guide: tuple[int, torch.dtype] | None
     weights: bool
     requires_grad: tuple[bool, ...]
-    reduction: Reduction
-    precision: Precision
-    false_negatives: Threshold | None
-    guide_threshold: Threshold | None
-    query_to_query: bool
-    document_to_document: bool
-    both_directions: bool
-    hardness: float
-    focal: float
-    prefixes: tuple[int, ...]
-    prefix_weights: tuple[float, ...]
+    settings: Settings
+
+    def __getitem__(self, name: str) -> object:
+        """The value of one of `NAMES`."""
+        return getattr(self if name in _OWN else self.settings, name)
 
     def codes(self) -> list[int]:
-        """A number for each field, the same on every process for equal values."""
-        return [zlib.crc32(repr(getattr(self, field.name)).encode()) for field in fields(self)]
+        """A number for each of `NAMES`, the same on every process for equal values."""
+        return [zlib.crc32(repr(self[name]).encode()) for name in NAMES]
+
+
+_OWN = tuple(field.name for field in fields(Agreement) if field.name != "settings")
+NAMES = (*_OWN, *(field.name for field in fields(Settings) if field.name not in _OF_EACH_PROCESS))
 
 
 def agreement_of(
@@ -72,17 +73,13 @@ def agreement_of(
         guide=None if right.guide is None else (right.guide.shape[1], right.guide.dtype),
         weights=options.weights is not None,
         requires_grad=tuple(torch.is_grad_enabled() and leaf.requires_grad for leaf in leaves),
-        reduction=settings.reduction,
-        precision=settings.precision,
-        false_negatives=settings.false_negatives,
-        guide_threshold=settings.guide_threshold,
-        query_to_query=settings.query_to_query,
-        document_to_document=settings.document_to_document,
-        both_directions=settings.both_directions,
-        hardness=float(settings.hardness),
-        focal=float(settings.focal),
-        prefixes=tuple(settings.prefixes),
-        prefix_weights=tuple(float(weight) for weight in settings.prefix_weights),
+        # 1 and 1.0 are alike
+        settings=replace(
+            settings,
+            hardness=float(settings.hardness),
+            focal=float(settings.focal),
+            prefix_weights=tuple(map(float, settings.prefix_weights)),
+        ),
     )
 
 
@@ -100,8 +97,7 @@ def counts_of_all(
     Raises:
         ValueError: on all processes, if one cannot take part or something is not alike everywhere.
     """
-    places = fields(Agreement)
-    mine = [*counts, *([0] * len(places) if own is None else own.codes()), int(own is not None)]
+    mine = [*counts, *([0] * len(NAMES) if own is None else own.codes()), int(own is not None)]
     everyone = [
         torch.empty(len(mine), dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))
     ]
@@ -112,11 +108,11 @@ def counts_of_all(
         return []
     if refused:
         raise ValueError(f"distributed_info_nce: rank {refused[0]} refused its arguments, see its own error")
-    for place, field in enumerate(places, start=len(counts)):
+    for place, name in enumerate(NAMES, start=len(counts)):
         others = [rank for rank, row in enumerate(rows) if row[place] != mine[place]]
         if others:
             raise ValueError(
-                f"{field.name} must be the same on all ranks, but is {getattr(own, field.name)!r} "
+                f"{name} must be the same on all ranks, but is {own[name]!r} "
                 f"on rank {dist.get_rank(group)} and not on rank {others[0]}"
             )
     return [row[: len(counts)] for row in rows]

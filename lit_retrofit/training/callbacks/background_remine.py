@@ -16,10 +16,10 @@ from lit_retrofit.mining.pool import Scope
 from lit_retrofit.mining.rules import MiningRules
 from lit_retrofit.model.loading import STATE_PREFIX, own_options
 from lit_retrofit.training.callbacks.background_mining import BackgroundMining
+from lit_retrofit.training.callbacks.finding import precision_of
 from lit_retrofit.training.callbacks.remine import (
     Remine,
     is_last,
-    precision_of,
     training_prompts,
     training_records,
 )

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
-import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from lit_retrofit.data.formats import read_records, write_records
 from lit_retrofit.data.records import Record
-from lit_retrofit.data.sampling import Prompted
 from lit_retrofit.data.table_stream import TableStream
 from lit_retrofit.data.writing import new_text_file
 from lit_retrofit.errors import UserError
-from lit_retrofit.mining.find import Finding, find_negatives, with_negatives
+from lit_retrofit.mining.find import with_negatives
 from lit_retrofit.mining.pool import Pool, Prompts, Scope, build_pool
 from lit_retrofit.mining.rules import MiningRules
-from lit_retrofit.model.device import Precision
-from lit_retrofit.model.dual import Encoders
-from lit_retrofit.model.encoder import Encoder
-from lit_retrofit.model.tokenizer import Role
-from lit_retrofit.retrieval.embed import embed_texts
-from lit_retrofit.training.callbacks.gathering import gather_embeddings
+from lit_retrofit.training.callbacks.finding import find_with_ranks
 from lit_retrofit.training.callbacks.whole_steps import ended_a_step
 from lit_retrofit.training.sharding import gathered
 
@@ -207,7 +196,7 @@ class Remine(Callback):
         self._pool = self._pool or build_pool(self._original, scope=self.scope, prompts=prompts)
         rules = replace(self.rules, seed=self.rules.seed + number)
         with gathered(module):  # ranks embed different numbers of micro-batches
-            found = _find(self._pool, rules, module.encoder, self.token_budget, trainer)
+            found = find_with_ranks(self._pool, rules, module.encoder, self.token_budget, trainer)
         mined = [
             with_negatives(record, found[0][at], self._pool)
             for record, at in zip(self._original, self._pool.record_queries, strict=True)
@@ -276,69 +265,3 @@ def with_teacher(mined: Record, given: Record) -> Record:
     scores = tuple(known.get(document.text, math.nan) for document in mined.negatives)
     scored = given.positive_scores or given.negative_scores
     return replace(mined, positive_scores=given.positive_scores, negative_scores=scores if scored else ())
-
-
-def _find(
-    pool: Pool, rules: MiningRules, encoder: Encoders, token_budget: int | None, trainer: Trainer
-) -> tuple[list[Finding], dict[str, int]]:
-    """Every rank embeds its share; the first searches and tells the others."""
-    found: dict[int, Finding] = {}
-    drops: Counter[str] = Counter()
-    for places, part in pool.by_document_prompt():
-        queries, documents = (
-            _embed(encoder, texts, role, token_budget, trainer) for role, texts in _prompted(part).items()
-        )
-        if queries is None or documents is None:
-            continue
-        findings, counts = find_negatives(part, queries, documents, rules, device=encoder.device)
-        found.update(zip(places, findings, strict=True))
-        drops.update(counts)
-    told: Any = trainer.strategy.broadcast(([found[at] for at in sorted(found)], dict(drops)))
-    return told
-
-
-def _prompted(pool: Pool) -> dict[Role, list[Prompted]]:
-    """The texts of a pool whose queries agree on the documents' prompt."""
-    prompts = pool.queries[0].prompts
-    return {
-        "query": [(query.text, query.prompts and query.prompts.query) for query in pool.queries],
-        "document": [(document.text, prompts and prompts.document) for document in pool.documents],
-    }
-
-
-def _embed(
-    encoder: Encoders, texts: Sequence[Prompted], role: Role, token_budget: int | None, trainer: Trainer
-) -> Tensor | None:
-    rows: dict[str | None, list[int]] = defaultdict(list)
-    for row in range(trainer.global_rank, len(texts), trainer.world_size):
-        rows[texts[row][1]].append(row)
-    shard = [
-        (torch.tensor(own), embed_texts(
-            _with_prompt(encoder.of(role), role, prompt), [texts[row][0] for row in own], role,
-            token_budget=token_budget, precision=precision_of(trainer),
-            description=f"Mining: {role}s" if trainer.is_global_zero and _shows_progress(trainer) else None,
-        ))
-        for prompt, own in rows.items()
-    ]  # fmt: skip
-    if len(shard) == 1 and not dist.is_initialized():
-        return shard[0][1]
-    return gather_embeddings(shard, len(texts), trainer.strategy.root_device)
-
-
-def _with_prompt(encoder: Encoder, role: Role, prompt: str | None) -> Encoder:
-    """The encoder itself, its weights included, with another prompt of a role."""
-    if prompt is None:
-        return encoder
-    other = copy.copy(encoder)
-    other.tokenizer = replace(encoder.tokenizer, prompts={**encoder.tokenizer.prompts, role: prompt})
-    return other
-
-
-def precision_of(trainer: Trainer) -> Precision:
-    """What the trainer calls it, as embedding calls it."""
-    name = str(trainer.precision)
-    return "bf16" if name.startswith("bf16") else "fp16" if name.startswith("16") else "fp32"
-
-
-def _shows_progress(trainer: Trainer) -> bool:
-    return trainer.progress_bar_callback is not None
