@@ -10,6 +10,7 @@ from torch import Tensor
 from retrofit_kernels._loss.operands import Operands
 from retrofit_kernels._loss.problem import Placed, Side
 from retrofit_kernels._loss.rowwise import from_each_prefix_on, segments
+from retrofit_kernels.linear import linear_in
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,9 @@ def add_rows(target: Tensor, rows: Tensor, values: Tensor) -> None:
 def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
     """``out = left @ right``; 16-bit operands (of `left`'s dtype) are added up in `out`'s."""
     if left.dtype == out.dtype:
-        torch.mm(left, right, out=out)
+        found = linear_in(out, left, right.T)
+        if found is not out:
+            out.copy_(found)
     elif out.device.type == "cpu":
         torch.mm(left.to(out.dtype), right.to(left.dtype).to(out.dtype), out=out)
     else:

@@ -19,6 +19,7 @@ from retrofit_kernels._shared.pairs import (
     strip_bounds,
     strip_entries,
 )
+from retrofit_kernels.linear import linear_in
 
 CPU_STRIP_ROWS = 1024
 """Higher strips are no faster on a CPU. Of 512 rows, a step of 8192 queries takes 1.06 to 1.12 times its
@@ -116,10 +117,12 @@ class TorchStrips:
         total, largest = torch.zeros_like(offset), torch.zeros_like(offset)
         powers = offset * LOG2_E
         kept = torch.zeros(strip.end - strip.begin, dtype=torch.int64, device=offset.device)
-        for number, prefix, tile, mask in self._tiles(strip):
+        for number, prefix, logits, mask in self._tiles(strip):
             if not self.unshifted:
-                tile.sub_(powers[prefix].unsqueeze(1)).clamp_(*EXPONENTS[tile.dtype])
-            tile.exp2_()
+                logits.sub_(powers[prefix].unsqueeze(1)).clamp_(*EXPONENTS[logits.dtype])
+            entries = strip.entries
+            tile = logits if entries is None else entries[prefix, :, self.tiles[number]]
+            torch.exp2(logits, out=tile)
             self._leave_out(strip, number, tile, mask, 0.0)
             total[prefix] += tile.sum(1)
             torch.maximum(largest[prefix], tile.amax(1), out=largest[prefix])
@@ -156,8 +159,7 @@ class TorchStrips:
         scratch = self.scratch[: len(rows) * len(right)].view(len(rows), len(right))
         norms = self.term.rows.inverse_norms, self.term.columns.inverse_norms
         if norms[0] is None or norms[1] is None:
-            target = scratch if strip.entries is None else strip.entries[0, :, columns]
-            yield torch.mm(rows, right.T, out=target)
+            yield linear_in(scratch, rows, right)
             return
         for prefix, part in enumerate(segments(self.term.prefixes)):
             if prefix == 0:
