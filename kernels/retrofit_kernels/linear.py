@@ -19,10 +19,11 @@ _PROCESSORS = Path("/proc/cpuinfo")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
     """The product x Wᵀ + b, like torch's `linear`, and something added to it.
 
-    MKL, which torch multiplies large float32 matrices with, does not get out of AMD's processors what is in them.
-    On an EPYC of the Zen 4 generation (two cores; billions of operations a second, MKL's first) 3,700 rows times
-    384 by 1536 run at 183 and 209, times 1536 by 384 at 178 and 217; 512 rows times 1,024 of dimension 384 at
-    142 and 180. There oneDNN does it where no gradient is asked for; everywhere else torch's own choice stands.
+    MKL, which torch multiplies large float32 matrices with, does not get out of AMD's processors what is in
+    them. On an EPYC of the Zen 4 generation (two cores; billions of operations a second, MKL's first) 3,700
+    rows times 384 by 1536 run at 183 and 209, times 1536 by 384 at 178 and 217; 512 rows times 1,024 of
+    dimension 384 at 142 and 180. There oneDNN does it where no gradient is asked for; everywhere else torch's
+    own choice stands.
 
     Args:
         x: (…, in).
