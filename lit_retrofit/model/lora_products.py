@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from retrofit_kernels.linear import linear
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -91,7 +90,7 @@ class MergedProduct(torch.autograd.Function):
         """See `multiply`."""
         layers = _adapted(tensors, scalings)
         _save(ctx, kept, layers, x)
-        return tuple(linear(x, _merged(layer, kept), layer.bias) for layer in layers)
+        return tuple(F.linear(x, _merged(layer, kept), layer.bias) for layer in layers)
 
     @staticmethod
     @once_differentiable
@@ -106,9 +105,9 @@ class MergedProduct(torch.autograd.Function):
         to_up = [(n.T @ g).mul_(layer.scaling).T for (layer, g), n in zip(parts, narrow, strict=True)]
         to_x = None
         if ctx.needs_input_grad[0]:
-            for layer, gradient in parts:
-                to_x = linear(gradient, _merged(layer, ctx.kept).T, plus=to_x)
-            assert to_x is not None
+            to_x = gradients[0] @ _merged(layers[0], ctx.kept)
+            for layer, gradient in parts[1:]:
+                to_x.addmm_(gradient, _merged(layer, ctx.kept))
             to_x = to_x.view(x.shape)
         return _gradients(layers, to_x, to_narrow.T @ rows, to_up)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from peft.tuners.lora import Linear
-from retrofit_kernels import linear as products
 from torch import nn
 
 from lit_retrofit.model.encoder import EncoderOptions, build_encoder
@@ -48,23 +47,6 @@ def test_equals_pefts_layer(layer, shape) -> None:
     ):
         assert made.shape == expected.shape
         assert (made - expected).abs().max() < 1e-9 * expected.abs().max()
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch is built without oneDNN")
-def test_equals_pefts_layer_by_onednn(layer, monkeypatch) -> None:
-    calls = []
-    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(products, "LEAST_OPERATIONS", 1)
-    by_onednn = products.onednn_linear
-    monkeypatch.setattr(
-        products, "onednn_linear", lambda *given: calls.append(given[0].shape) or by_onednn(*given)
-    )
-    layer = layer()
-    x = torch.randn(3, 5, 32)
-    made = results(layer, x, lambda m, x: m(x))
-    assert calls == [(3, 5, 32), (15, 48)]  # the output, and the input's gradient
-    for found, expected in zip(made, results(layer, x, Linear.forward), strict=True):
-        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_gradcheck(layer) -> None:
