@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lit_retrofit.errors import UserError
 from lit_retrofit.planning.devices import usual_precision
-from lit_retrofit.planning.parsing import Parsed, count_devices, parse
+from lit_retrofit.planning.parsing import Parsed, count_devices, is_sharded, parse
 from lit_retrofit.planning.plan import Plan, Settings, make_plan
 from lit_retrofit.planning.show import show
 from lit_retrofit.planning.workload import Texts, longest_texts, measured_texts
@@ -36,6 +36,7 @@ def plan(words: list[str]) -> None:
         graph_memory=None if graph_memory == "auto" else graph_memory,
         devices=count_devices(options["trainer"]["devices"]),
         num_nodes=options["trainer"]["num_nodes"],
+        sharded=is_sharded(options["trainer"]["strategy"]),
     )
     made = make_plan(parsed.retriever, _texts(parsed), settings)
     if options["json"] is not None:

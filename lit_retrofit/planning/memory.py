@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retrofit_kernels._loss.strip_torch import CPU_STRIP_BYTES, CPU_STRIP_ROWS
 from retrofit_kernels.cost import DEFAULT_STRIP_BYTES
 
 from lit_retrofit.planning.devices import Device
 from lit_retrofit.planning.probe import GraphCost
-from lit_retrofit.planning.sizes import Parameters
+from lit_retrofit.planning.sizes import Parameters, Split
 from lit_retrofit.planning.workload import Group, Texts, micro_batches
 from lit_retrofit.training.graph_budget import CPU_SHARE, CUDA_SHARE
 
@@ -35,6 +35,7 @@ class Run:
         token_budget: tokens of a micro-batch.
         texts: what a query brings.
         devices: that share a step's queries.
+        split: of the parameters, what each device has a part of between steps.
     """
 
     device: Device
@@ -48,6 +49,7 @@ class Run:
     token_budget: int
     texts: Texts
     devices: int = 1
+    split: Split = field(default_factory=Split)
 
     def own(self, batch: int) -> int:
         """Queries of a step that one device takes; where they do not come out even, the most."""
@@ -60,10 +62,10 @@ class Memory:
 
     Attributes:
         program: Python and its libraries, or CUDA's context.
-        weights: in float32.
+        weights: in float32; where they are split, whole for the time of a step, beside the device's part.
         made_weights: of LoRA layers, made of theirs for one step; on a CPU.
-        gradients: of what is trained.
-        optimizer: AdamW's two moments.
+        gradients: of what is trained, whole.
+        optimizer: AdamW's two moments, split as the weights are.
         kept_graphs: of micro-batches that are not embedded twice.
         frozen_outputs: of the frozen blocks, kept for the second pass.
         embeddings: of all the device's texts, and their gradient.
@@ -110,24 +112,31 @@ class Kept:
 
 def step_memory(run: Run, batch: int) -> tuple[Memory, Kept]:
     """Memory on each device of a step of this many queries over all of them, and which graphs it keeps."""
-    number = run.parameters
-    weights, gradients = _FLOAT * number.total, _FLOAT * number.trainable
+    number, split = run.parameters, run.split
+    weights = _FLOAT * (number.total + _part(run, split.weights))
+    gradients = _FLOAT * number.trainable
+    optimizer = 2 * _FLOAT * (number.trainable - split.trained + _part(run, split.trained))
     own = run.own(batch)
     texts = own + round(own * run.texts.documents_per_query)
     embeddings = 2 * texts * run.dimension * _FLOAT
     loss = _loss_bytes(run, own, round(batch * run.texts.documents_per_query))
     groups = micro_batches(run.texts, own, run.token_budget)
-    fixed = weights + run.made_weights + 3 * gradients + embeddings
+    fixed = weights + run.made_weights + gradients + optimizer + embeddings
     most = max(loss, _work(run, Kept(0, 0, [], groups)))
     room = run.device.memory - run.device.program - fixed - most
     kept = _keep(run, groups, _limit(run, weights, room))
     work = _work(run, kept)
     total = round(fixed + kept.bytes + kept.frozen_outputs + max(loss, work))
     return Memory(
-        run.device.program, weights, run.made_weights, gradients, 2 * gradients, round(kept.bytes),
+        run.device.program, weights, run.made_weights, gradients, optimizer, round(kept.bytes),
         round(kept.frozen_outputs), embeddings, round(loss), round(work), total, run.device.memory,
         run.device.program + total <= run.device.memory,
     ), kept  # fmt: skip
+
+
+def _part(run: Run, count: int) -> int:
+    """One device's, of so many numbers."""
+    return -(-count // run.devices)
 
 
 def _limit(run: Run, weights: int, room: float) -> float:

@@ -14,6 +14,8 @@ from lit_retrofit.model.encoder import Encoder, EncoderOptions, build_encoder
 from lit_retrofit.planning.devices import CPU, check_device
 from lit_retrofit.training.cli import RetrofitCLI
 from lit_retrofit.training.lit_module import Retriever
+from lit_retrofit.training.sharded_strategy import NAME as SHARDED
+from lit_retrofit.training.sharded_strategy import ShardedStrategy
 from lit_retrofit.training.trainer import RetrofitTrainer
 
 PLAN = "plan"
@@ -133,3 +135,9 @@ def count_devices(given: int | str | list[int]) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"trainer.devices is {text}; give how many, a list of indices, or auto")
     return int(text)
+
+
+def is_sharded(strategy: Any) -> bool:
+    """Whether ``trainer.strategy``, a name or a class with its arguments, splits the weights."""
+    name = strategy if isinstance(strategy, str) else strategy["class_path"]
+    return name == SHARDED or name.rpartition(".")[2] == ShardedStrategy.__name__

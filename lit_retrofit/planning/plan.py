@@ -13,8 +13,10 @@ from lit_retrofit.planning.memory import Memory, Run, largest_batch, step_memory
 from lit_retrofit.planning.probe import measure_graph
 from lit_retrofit.planning.sizes import (
     Parameters,
+    Split,
     count_flop,
     count_parameters,
+    count_split,
     embedding_table,
     made_weights,
 )
@@ -35,6 +37,7 @@ class Settings:
         graph_memory: gigabytes of graphs that may be kept; None takes a share of what is free.
         devices: of each machine.
         num_nodes: machines.
+        sharded: whether the strategy splits the weights over all devices.
     """
 
     device: str
@@ -44,6 +47,7 @@ class Settings:
     graph_memory: float | None
     devices: int = 1
     num_nodes: int = 1
+    sharded: bool = False
 
     @property
     def all_devices(self) -> int:
@@ -122,6 +126,7 @@ def make_plan(retriever: Retriever, texts: Texts, settings: Settings) -> Plan:
         token_budget=settings.token_budget,
         texts=texts,
         devices=settings.all_devices,
+        split=count_split(encoder) if settings.sharded and settings.all_devices > 1 else Split(),
     )
     memory, kept = step_memory(run, settings.batch_size)
     largest = _largest(run, _fits)
@@ -130,19 +135,20 @@ def make_plan(retriever: Retriever, texts: Texts, settings: Settings) -> Plan:
         _largest(run, _fits_without_recomputing),
         step_time(run, settings.batch_size, kept, partial(count_flop, encoder, merged=merged)),
         _verdict(memory, largest),
-        (*device.assumptions, "of the loss, InfoNCE alone is counted", *_shared(run.devices)),
+        (*device.assumptions, "of the loss, InfoNCE alone is counted", *_shared(run)),
     )  # fmt: skip
 
 
-def _shared(devices: int) -> list[str]:
-    return (
-        [
-            f"{devices} devices share a step's queries; each holds all weights, and what they send to each "
-            "other takes no time"
-        ]
-        if devices > 1
-        else []
-    )
+def _shared(run: Run) -> list[str]:
+    if run.devices == 1:
+        return []
+    held = "holds all weights"
+    if run.split.weights:
+        held = "has its part of the weights, and all of them in a step"
+    return [
+        f"{run.devices} devices share a step's queries; each {held}, and what they send to each other takes "
+        "no time"
+    ]
 
 
 def _largest(run: Run, holds: Callable[[Run, int], bool]) -> int:

@@ -37,6 +37,27 @@ def count_parameters(module: nn.Module, encoder: Encoder) -> Parameters:
     return Parameters(total, trainable, embedding_table(encoder).numel(), trainable / total)
 
 
+@dataclass(frozen=True)
+class Split:
+    """How many numbers are split over the devices (`sharded_strategy.py`); the others are whole on each.
+
+    Attributes:
+        weights: of the encoder.
+        trained: of them.
+    """
+
+    weights: int = 0
+    trained: int = 0
+
+
+def count_split(encoder: Encoder) -> Split:
+    """Counts what is split where the strategy splits: all of the encoder, but for adapters."""
+    parameters = list(encoder.backbone.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    total = sum(p.numel() for p in parameters)
+    return Split(total, trained) if encoder.options.lora is None else Split(total - trained)
+
+
 def embedding_table(encoder: Encoder) -> nn.Parameter:
     """The token embeddings: (vocabulary, width)."""
     return encoder.backbone.get_input_embeddings().weight

@@ -81,6 +81,20 @@ def test_all_devices_are_planned_for(plan, capsys) -> None:
     assert shared["memory"]["available"] < 0.75 * plan(device="cpu")["memory"]["available"]
 
 
+@pytest.mark.parametrize("by", ["--trainer.strategy=sharded", "--config=configs/trainer/fsdp.yaml"])
+def test_split_weights_are_planned_for(plan, by: str) -> None:
+    words = ("--trainer.devices=4", "--trainer.precision=bf16-mixed")
+    whole, split = (plan(*more, *words) for more in ((), (by,)))
+    assert (whole["settings"]["sharded"], split["settings"]["sharded"]) == (False, True)
+    trained = whole["parameters"]["trainable"]
+    assert split["memory"]["optimizer"] == pytest.approx(8 * trained / 4, abs=8)
+    assert split["memory"]["weights"] == pytest.approx(1.25 * whole["memory"]["weights"], rel=1e-3)
+    assert "its part of the weights" in split["assumptions"][-1]
+    assert "holds all weights" in whole["assumptions"][-1]
+    alone = plan(by, "--trainer.precision=bf16-mixed", "--trainer.devices=1")
+    assert alone["memory"] == plan("--trainer.precision=bf16-mixed")["memory"]
+
+
 @pytest.mark.parametrize(
     ("given", "count"),
     [(3, 3), ("3", 3), ("auto", 1), (-1, 1), ("-1", 1), ([2, 5], 2), ("0,1,4", 3), ("4,", 1)],

@@ -11,7 +11,7 @@ from lit_retrofit.data.batching import make_micro_batches
 from lit_retrofit.planning.devices import find_card
 from lit_retrofit.planning.memory import Run, largest_batch, step_memory
 from lit_retrofit.planning.probe import GraphCost, Line
-from lit_retrofit.planning.sizes import Flop, Parameters
+from lit_retrofit.planning.sizes import Flop, Parameters, Split
 from lit_retrofit.planning.step_time import step_time
 from lit_retrofit.planning.workload import Texts, micro_batches
 
@@ -67,6 +67,20 @@ def test_devices_share_the_queries_by_hand() -> None:
     assert time.update == step_time(RUN, 8, kept, lambda length: Flop(0, 2e6, 3e6, 0)).update
     # 9 queries: one device has three
     assert step_memory(run, 9)[0].embeddings == 2 * (3 + 6) * 384 * 4
+
+
+def test_split_weights_by_hand() -> None:
+    """Beside the whole weights and gradients, a quarter of the weights and of the two moments."""
+    full = replace(RUN, parameters=Parameters(100_000_000, 100_000_000, 90_000_000, 1.0), devices=4)
+    whole, split = (
+        step_memory(run, 8)[0] for run in (full, replace(full, split=Split(100_000_000, 100_000_000)))
+    )
+    assert (whole.weights, whole.gradients, whole.optimizer) == (400_000_000, 400_000_000, 800_000_000)
+    assert (split.weights, split.gradients, split.optimizer) == (500_000_000, 400_000_000, 200_000_000)
+    assert whole.total - split.total == 500_000_000
+    # with adapters their moments stay whole, and the base is there one and a quarter times
+    adapters = step_memory(replace(RUN, devices=4, split=Split(99_000_000)), 8)[0]
+    assert (adapters.weights, adapters.gradients, adapters.optimizer) == (499_000_000, 4_000_000, 8_000_000)
 
 
 def test_processes_share_a_cpu_but_not_cards() -> None:
